@@ -1,0 +1,124 @@
+"""The state account: its clients, the names of what stands in it, and its errors in the ports' terms.
+
+The infrastructure creates the containers, tables and queues that are named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from azure.core.credentials import TokenCredential
+from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
+from azure.core.pipeline.transport import RequestsTransport
+from azure.data.tables import TableServiceClient
+from azure.storage.blob import BlobServiceClient
+from azure.storage.queue import QueueServiceClient
+from requests import Session
+from requests.adapters import HTTPAdapter
+
+from functions.adapters.threads import THREADS, in_thread
+from functions.flow.ports import StorageUnavailable
+from functions.settings import StateAccount
+
+WINDOWS, MANIFESTS, DEAD_LETTERS = "windows", "manifests", "dead-letters"
+HEADS, LEDGER = "heads", "ledger"
+WORK_QUEUE, EVENTS_QUEUE = "signalbox-work", "signalbox-events"
+
+CONTAINERS = (WINDOWS, MANIFESTS, DEAD_LETTERS)
+TABLES = (HEADS, LEDGER)
+QUEUES = (WORK_QUEUE, EVENTS_QUEUE)
+
+_RANGE = 1024 * 1024
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class MissingStorage(RuntimeError):
+    """The state account lacks a container, table or queue, or is of a kind that cannot hold state."""
+
+
+def translated(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Turn the SDK's errors into the ports': what passes becomes StorageUnavailable."""
+
+    @wraps(method)
+    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        with translation(method.__name__):
+            return method(self, *args, **kwargs)
+
+    return cast("Callable[Concatenate[S, P], T]", call)
+
+
+@contextmanager
+def translation(doing: str) -> Iterator[None]:
+    """Errors of the SDK inside of this block come out as StorageUnavailable (they pass) or MissingStorage."""
+    try:
+        yield
+    except (ServiceRequestError, ServiceResponseError) as error:
+        raise StorageUnavailable(f"{doing}: {error}") from error
+    except HttpResponseError as error:
+        code = error_code(error)
+        if code in {"ContainerNotFound", "TableNotFound", "QueueNotFound", "ContainerBeingDeleted"}:
+            raise MissingStorage(
+                f"{code} in {doing}: deploy infra/deploy.core-infra.json, which creates what is missing"
+            ) from error
+        if error.status_code in {408, 429} or (error.status_code or 0) >= 500:
+            raise StorageUnavailable(f"{doing}: {error.status_code} {code}") from error
+        raise
+
+
+def error_code(error: AzureError) -> str:
+    """The service's error code; tables and blobs keep it in different places."""
+    code = getattr(error, "error_code", None) or getattr(getattr(error, "model", None), "code", None)
+    return str(getattr(code, "value", code) or "")
+
+
+class StateStorage:
+    """Blob, table and queue clients of the state account. Opens no connection before its first call."""
+
+    def __init__(self, account: StateAccount) -> None:
+        """Raises ValueError where a connection string cannot be read."""
+        session = Session()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(pool_connections=THREADS, pool_maxsize=THREADS))
+        # Event Grid waits 30 s for an answer: the SDK's own waits and retries would outlast it.
+        options: dict[str, Any] = {
+            "transport": RequestsTransport(session=session, session_owner=False),
+            "connection_timeout": 2,
+            "read_timeout": 5,
+            "retry_total": 0,
+        }
+        ranges: dict[str, Any] = {"max_single_get_size": _RANGE, "max_chunk_get_size": _RANGE}
+        if account.connection_string:
+            text = account.connection_string
+            blobs = BlobServiceClient.from_connection_string(text, **options, **ranges)
+            self.tables = TableServiceClient.from_connection_string(text, **options)
+            queues = QueueServiceClient.from_connection_string(text, **options)
+        else:
+            credential = _identity(account.client_id)
+            urls = {kind: f"https://{account.name}.{kind}.core.windows.net" for kind in ("blob", "table", "queue")}
+            blobs = BlobServiceClient(urls["blob"], credential, **options, **ranges)
+            self.tables = TableServiceClient(urls["table"], credential=credential, **options)
+            queues = QueueServiceClient(urls["queue"], credential, **options)
+        self.blobs = blobs
+        self.queues = queues
+
+    @in_thread
+    @translated
+    def check(self) -> None:
+        """Raises MissingStorage where the account has a hierarchical namespace: append blobs there cannot be sealed."""
+        if self.blobs.get_account_information().get("is_hns_enabled"):
+            raise MissingStorage(
+                f"AzureWebJobsStorage names '{self.blobs.account_name}' with a hierarchical namespace; state needs "
+                "a storage account with a flat one, because Append Blob Seal does not exist in the other"
+            )
+
+
+def _identity(client_id: str) -> TokenCredential:
+    from azure.identity import ManagedIdentityCredential  # noqa: PLC0415 - costs 150 ms where nobody needs it
+
+    return ManagedIdentityCredential(client_id=client_id or None)

@@ -1,0 +1,358 @@
+"""Azure Storage as the flow's store and queue: calls and error codes; nothing is decided here.
+
+Follows the REST references of Blob, Queue and Table storage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, unquote
+
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
+from azure.data.tables import TableClient, TableTransactionError, UpdateMode
+from azure.storage.blob import ContainerClient
+from azure.storage.queue import TextBase64EncodePolicy
+
+from functions.adapters.account import (
+    DEAD_LETTERS,
+    HEADS,
+    LEDGER,
+    MANIFESTS,
+    WINDOWS,
+    WORK_QUEUE,
+    StateStorage,
+    error_code,
+    translated,
+    translation,
+)
+from functions.adapters.threads import in_thread, iterate_in_thread
+from functions.core.dispatch import Dispatch
+from functions.core.manifest import Header
+from functions.core.values import JsonObject, compact_json
+from functions.core.windows import Head, Segment
+from functions.flow.ports import Append, Conflict, SegmentState
+
+_DISPATCHES, _WATCHES, _OPEN = "dispatch", "watch", "open "
+_LONGEST_PROPERTY = 30_000  # a table's text property holds 32 K characters
+_METADATA_SAFE = '{}[]":,/~'
+
+
+class AzureStore:
+    """The port `Store` over one state account."""
+
+    def __init__(self, storage: StateStorage) -> None:
+        """`storage` holds the clients."""
+        self._windows: ContainerClient = storage.blobs.get_container_client(WINDOWS)
+        self._manifests: ContainerClient = storage.blobs.get_container_client(MANIFESTS)
+        self._dead_letters: ContainerClient = storage.blobs.get_container_client(DEAD_LETTERS)
+        self._heads: TableClient = storage.tables.get_table_client(HEADS)
+        self._ledger: TableClient = storage.tables.get_table_client(LEDGER)
+
+    # Heads: partition key the route, row key the digest of the key.
+
+    @in_thread
+    @translated
+    def read_head(self, route: str, key_digest: str) -> Head | None:
+        try:
+            return _head(self._heads.get_entity(route, key_digest))
+        except ResourceNotFoundError as error:
+            if error_code(error) == "TableNotFound":
+                raise
+            return None
+
+    @in_thread
+    @translated
+    def write_head(self, head: Head) -> Head:
+        entity = _head_entity(head)
+        try:
+            if head.version:
+                result = self._heads.update_entity(
+                    entity,
+                    mode=UpdateMode.REPLACE,
+                    etag=head.version,
+                    match_condition=MatchConditions.IfNotModified,
+                )
+            else:
+                result = self._heads.create_entity(entity)
+        except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
+            if error_code(error) == "TableNotFound":
+                raise
+            raise Conflict(f"head {head.route}/{head.key_digest}") from error
+        return replace(head, version=str(result["etag"]))
+
+    @in_thread
+    @translated
+    def count_open(self, route: str, limit: int) -> int:
+        found = self._heads.query_entities(
+            "PartitionKey eq @route and open eq true", parameters={"route": route}, select=["RowKey"]
+        )
+        return sum(1 for _ in zip(range(limit), found, strict=False))
+
+    @in_thread
+    @translated
+    def heads_to_look_at(self) -> list[Head]:
+        return [_head(entity) for entity in self._heads.query_entities("open eq true or unfinished eq true")]
+
+    # Windows: append blobs.
+
+    @in_thread
+    @translated
+    def append(self, segment: Segment, block: bytes) -> Append:
+        try:
+            self._windows.get_blob_client(segment.name).append_block(block, length=len(block))
+        except HttpResponseError as error:
+            outcome = _APPEND_OUTCOMES.get(error_code(error))
+            if outcome is None:
+                raise
+            return outcome
+        return Append.DONE
+
+    @in_thread
+    @translated
+    def create_segment(self, segment: Segment, rule: str) -> None:
+        try:
+            # Without the condition Put Blob would truncate the blob, even a sealed one.
+            self._windows.get_blob_client(segment.name).create_append_blob(
+                metadata={"rule": quote(rule, safe=_METADATA_SAFE)}, match_condition=MatchConditions.IfMissing
+            )
+        except (ResourceExistsError, ResourceModifiedError):
+            return
+
+    @in_thread
+    @translated
+    def seal_segment(self, segment: Segment) -> None:
+        self._windows.get_blob_client(segment.name).seal_append_blob()
+
+    @in_thread
+    @translated
+    def segment_state(self, segment: Segment) -> SegmentState | None:
+        dates: list[datetime] = []
+
+        def note_date(response: Any) -> None:
+            dates.append(_http_date(response.http_response.headers["Date"]))
+
+        try:
+            found = self._windows.get_blob_client(segment.name).get_blob_properties(raw_response_hook=note_date)
+        except ResourceNotFoundError as error:
+            if error_code(error) == "ContainerNotFound":
+                raise
+            return None
+        return SegmentState(
+            created=found.creation_time,
+            modified=found.last_modified,
+            size=found.size,
+            sealed=bool(found.is_append_blob_sealed),
+            now=dates[-1],
+            rule=unquote(found.metadata.get("rule", "")),
+        )
+
+    def read_segment(self, segment: Segment) -> AsyncIterator[bytes]:
+        return iterate_in_thread(_lines(self._windows, segment.name))
+
+    # Manifests: block blobs named after their dispatch, the header in their metadata.
+
+    @in_thread
+    @translated
+    def write_manifest(self, header: Header, body: bytes) -> Header:
+        blob = self._manifests.get_blob_client(_manifest_name(header.dispatch_id))
+        try:
+            blob.upload_blob(body, metadata={"header": header.to_text()}, match_condition=MatchConditions.IfMissing)
+        except (ResourceExistsError, ResourceModifiedError):
+            return Header.from_text(blob.get_blob_properties().metadata["header"])
+        return header
+
+    @in_thread
+    @translated
+    def manifest_header(self, dispatch_id: str) -> Header | None:
+        try:
+            found = self._manifests.get_blob_client(_manifest_name(dispatch_id)).get_blob_properties()
+        except ResourceNotFoundError as error:
+            if error_code(error) == "ContainerNotFound":
+                raise
+            return None
+        return Header.from_text(found.metadata["header"])
+
+    def read_manifest(self, dispatch_id: str) -> AsyncIterator[bytes]:
+        return iterate_in_thread(_lines(self._manifests, _manifest_name(dispatch_id)))
+
+    def manifest_url(self, dispatch_id: str) -> str:
+        return str(self._manifests.get_blob_client(_manifest_name(dispatch_id)).url)
+
+    # Ledger: one partition, so that a row and the note that it is unfinished change together.
+
+    @in_thread
+    @translated
+    def insert_dispatch(self, dispatch: Dispatch) -> bool:
+        operations: list[Any] = [("create", _dispatch_entity(dispatch))]
+        if not dispatch.is_final:
+            operations.append(("upsert", _open_entity(dispatch.id)))
+        try:
+            self._ledger.submit_transaction(operations)
+        except (ResourceExistsError, TableTransactionError) as error:
+            if error_code(error) == "EntityAlreadyExists":
+                return False
+            raise
+        return True
+
+    @in_thread
+    @translated
+    def read_dispatch(self, dispatch_id: str) -> Dispatch | None:
+        return self._read_dispatch(dispatch_id)
+
+    @in_thread
+    @translated
+    def replace_dispatch(self, dispatch: Dispatch) -> Dispatch:
+        condition = {
+            "mode": UpdateMode.REPLACE,
+            "etag": dispatch.version,
+            "match_condition": MatchConditions.IfNotModified,
+        }
+        operations: list[Any] = [("update", _dispatch_entity(dispatch), condition)]
+        operations.append(
+            ("delete", _open_entity(dispatch.id)) if dispatch.is_final else ("upsert", _open_entity(dispatch.id))
+        )
+        try:
+            results = self._ledger.submit_transaction(operations)
+        except (ResourceModifiedError, ResourceNotFoundError, TableTransactionError) as error:
+            if error_code(error) in {"UpdateConditionNotSatisfied", "ConditionNotMet", "ResourceNotFound"}:
+                raise Conflict(f"dispatch {dispatch.id}") from error
+            raise
+        return replace(dispatch, version=str(results[0]["etag"]))
+
+    @in_thread
+    @translated
+    def unfinished_dispatches(self) -> list[Dispatch]:
+        notes = self._ledger.query_entities(
+            f"PartitionKey eq '{_DISPATCHES}' and RowKey ge '{_OPEN}' and RowKey lt '{_OPEN}~'", select=["RowKey"]
+        )
+        rows = [self._read_dispatch(note["RowKey"].removeprefix(_OPEN)) for note in notes]
+        return [row for row in rows if row is not None and not row.is_final]
+
+    def _read_dispatch(self, dispatch_id: str) -> Dispatch | None:
+        try:
+            entity = self._ledger.get_entity(_DISPATCHES, dispatch_id)
+        except ResourceNotFoundError as error:
+            if error_code(error) == "TableNotFound":
+                raise
+            return None
+        return Dispatch.from_text(_body(entity), str(entity.metadata["etag"]))
+
+    @in_thread
+    @translated
+    def lead_watch(self, repository: str, token: str) -> None:
+        row = {"PartitionKey": _WATCHES, "RowKey": quote(repository, safe=""), "token": token}
+        self._ledger.upsert_entity(row, mode=UpdateMode.REPLACE)
+
+    @in_thread
+    @translated
+    def watch_leader(self, repository: str) -> str:
+        try:
+            return str(self._ledger.get_entity(_WATCHES, quote(repository, safe=""))["token"])
+        except ResourceNotFoundError as error:
+            if error_code(error) == "TableNotFound":
+                raise
+            return ""
+
+    @in_thread
+    @translated
+    def write_dead_letter(self, name: str, letter: JsonObject) -> None:
+        self._dead_letters.get_blob_client(name).upload_blob(compact_json(letter).encode("ascii"), overwrite=True)
+
+
+class AzureQueue:
+    """The port `Queue` over the work queue, in the encoding that host.json tells the Functions host to expect."""
+
+    def __init__(self, storage: StateStorage) -> None:
+        """`storage` holds the clients."""
+        self._queue = storage.queues.get_queue_client(WORK_QUEUE, message_encode_policy=TextBase64EncodePolicy())
+
+    @in_thread
+    @translated
+    def send(self, message: JsonObject, delay: timedelta = timedelta()) -> None:
+        seconds = max(0, min(round(delay.total_seconds() + 0.5), 7 * 86_400))
+        self._queue.send_message(
+            compact_json(message), visibility_timeout=seconds if delay > timedelta() else None, time_to_live=-1
+        )
+
+
+_APPEND_OUTCOMES = {
+    "BlobNotFound": Append.MISSING,
+    "BlobIsSealed": Append.SEALED,
+    "BlockCountExceedsLimit": Append.FULL,
+}
+
+
+def _lines(container: ContainerClient, name: str) -> Iterator[list[bytes]]:
+    """The blob's lines, in chunks of at most 1 MiB as they come."""
+    rest = b""
+    with translation(f"read {name}"):
+        for chunk in container.get_blob_client(name).download_blob(max_concurrency=1).chunks():
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield [line + b"\n" for line in whole]
+    if rest:
+        yield [rest]
+
+
+def _manifest_name(dispatch_id: str) -> str:
+    return f"{dispatch_id}.jsonl"
+
+
+def _http_date(value: str) -> datetime:
+    return datetime.strptime(value, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+
+
+def _head_entity(head: Head) -> dict[str, Any]:
+    kept = {
+        "key": head.key,
+        "epoch": head.epoch,
+        "number": head.number,
+        "segment": head.segment,
+        "unfinished": head.unfinished,
+        "last_segment": head.last_segment,
+    }
+    return {
+        "PartitionKey": head.route,
+        "RowKey": head.key_digest,
+        "open": head.is_open,
+        "unfinished": bool(head.unfinished),
+        "head": compact_json(kept),
+    }
+
+
+def _head(entity: Any) -> Head:
+    kept = json.loads(entity["head"])
+    return Head(route=entity["PartitionKey"], is_open=entity["open"], version=entity.metadata["etag"], **kept)
+
+
+def _dispatch_entity(dispatch: Dispatch) -> dict[str, Any]:
+    text = dispatch.to_text()
+    parts = {
+        f"body{start // _LONGEST_PROPERTY}": text[start : start + _LONGEST_PROPERTY]
+        for start in range(0, len(text), _LONGEST_PROPERTY)
+    }
+    return {
+        "PartitionKey": _DISPATCHES,
+        "RowKey": dispatch.id,
+        "state": str(dispatch.state),
+        "route": dispatch.route,
+        "parts": len(parts),
+        **parts,
+    }
+
+
+def _open_entity(dispatch_id: str) -> dict[str, Any]:
+    return {"PartitionKey": _DISPATCHES, "RowKey": f"{_OPEN}{dispatch_id}"}
+
+
+def _body(entity: Any) -> str:
+    return "".join(entity[f"body{part}"] for part in range(entity["parts"]))

@@ -1,0 +1,35 @@
+"""Blocking calls of the SDKs run in threads, so that the one event loop of Microsoft's worker is never held up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
+THREADS = 32
+_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="signalbox")
+
+
+def in_thread(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Make a blocking method an awaitable one."""
+
+    @wraps(method)
+    async def call(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_pool, partial(method, self, *args, **kwargs))
+
+    return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, T]]", call)
+
+
+async def iterate_in_thread(chunks: Iterator[list[T]]) -> AsyncIterator[T]:
+    """The items of blocking `chunks`, fetching each chunk in a thread."""
+    loop = asyncio.get_running_loop()
+    while (chunk := await loop.run_in_executor(_pool, next, chunks, None)) is not None:
+        for item in chunk:
+            yield item

@@ -1,0 +1,225 @@
+"""The ledger of dispatches: each one's states, and which step follows from what GitHub said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from functions.core.github import Dead, Park, Retry, Run, Sent, Unknown, Verdict
+from functions.core.values import JsonObject, compact_json, format_time, parse_time
+
+SENDING_TIMEOUT = timedelta(seconds=60)
+"""A dispatch that is `sending` for longer than any request can take was left so by a crash."""
+
+LOOK_BEFORE = timedelta(minutes=5)
+"""Runs are looked for from this long before the dispatch was sent: GitHub's clock is not ours."""
+
+RUN_SETTLES = timedelta(seconds=30)
+"""After a reply that never came, a run may still appear this long; only then is the dispatch sent again."""
+
+HEARD_WITHIN = timedelta(minutes=10)
+"""A dispatch that no run answers to for so long is `unheard`."""
+
+
+class State(StrEnum):
+    """Where a dispatch stands. `done`, `dead` and `empty` are final."""
+
+    READY = "ready"
+    SENDING = "sending"
+    SENT = "sent"
+    CONFIRMED = "confirmed"
+    DONE = "done"
+    PARKED = "parked"
+    DEAD = "dead"
+    EMPTY = "empty"
+
+
+FINAL = frozenset({State.DONE, State.DEAD, State.EMPTY})
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRef:
+    """What the payload says of the manifest."""
+
+    url: str
+    sha256: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One row of the ledger.
+
+    Attributes:
+        id: stands in the payload, the run's name, the job's name and the model's tags.
+        route, key: which route made it, and for which key.
+        event_type: GitHub's `event_type`.
+        repository: OWNER/NAME.
+        source: the Azure event type of its first event.
+        subject, data: of its first event; `data` already trimmed to what a payload carries.
+        event_count: how many events it carries.
+        manifest: None for a route without a window.
+        created: when the row was inserted.
+        state, reason: where it stands and, in words, why.
+        attempts: how often it was sent.
+        not_before: it is not sent again before this moment.
+        sending_since: when its last sending began, or since when it is unknown whether GitHub got it.
+        sent: when GitHub accepted it.
+        looked: when a run was last looked for.
+        run_id, run_url, conclusion: of the run that it started, once that is known.
+        version: the row's ETag; "" where it is not stored yet.
+    """
+
+    id: str
+    route: str
+    key: str
+    event_type: str
+    repository: str
+    source: str
+    subject: str
+    data: JsonObject
+    event_count: int
+    manifest: ManifestRef | None
+    created: datetime
+    state: State = State.READY
+    reason: str = ""
+    attempts: int = 0
+    not_before: datetime | None = None
+    sending_since: datetime | None = None
+    sent: datetime | None = None
+    looked: datetime | None = None
+    run_id: int | None = None
+    run_url: str = ""
+    conclusion: str = ""
+    version: str = field(default="", compare=False)
+
+    @property
+    def is_final(self) -> bool:
+        """True where nothing more will happen to it by itself."""
+        return self.state in FINAL
+
+    @property
+    def waits_for_run(self) -> bool:
+        """True while a listing of GitHub's runs can tell something new about it."""
+        return self.state in {State.SENDING, State.SENT, State.CONFIRMED}
+
+    def to_text(self) -> str:
+        """The row as one ASCII text, without its version."""
+        row = asdict(self)
+        del row["version"]
+        return compact_json(
+            {name: format_time(value) if isinstance(value, datetime) else value for name, value in row.items()}
+        )
+
+    @staticmethod
+    def from_text(line: str, version: str) -> Dispatch:
+        """Read back what `to_text` wrote; keys that this version does not know are left out."""
+        row: Mapping[str, object] = json.loads(line)
+        known = {item.name for item in fields(Dispatch)}
+        values: dict[str, object] = {name: value for name, value in row.items() if name in known}
+        for name in ("created", "not_before", "sending_since", "sent", "looked"):
+            if isinstance(written := values.get(name), str):
+                values[name] = parse_time(written)
+        if isinstance(reference := values.get("manifest"), dict):
+            values["manifest"] = ManifestRef(**reference)
+        values["state"] = State(str(values["state"]))
+        return Dispatch(**values, version=version)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What becomes of a dispatch, and after how long it must be looked at again (None: nobody needs to)."""
+
+    dispatch: Dispatch
+    again: timedelta | None = None
+
+
+def begin(dispatch: Dispatch, now: datetime) -> Step:
+    """May it be sent now? If so its state becomes `sending`, which must be stored before the request goes out."""
+    if dispatch.state is State.SENDING and dispatch.sending_since is not None:
+        left = SENDING_TIMEOUT - (now - dispatch.sending_since)
+        return Step(dispatch, max(left, timedelta(seconds=1)))
+    if dispatch.state is not State.READY:
+        return Step(dispatch)
+    if dispatch.not_before is not None and dispatch.not_before > now:
+        return Step(dispatch, dispatch.not_before - now)
+    return Step(
+        replace(
+            dispatch,
+            state=State.SENDING,
+            reason="",
+            attempts=dispatch.attempts + 1,
+            sending_since=now,
+            not_before=None,
+        )
+    )
+
+
+def after_answer(dispatch: Dispatch, verdict: Verdict, now: datetime) -> Step:
+    """The step that follows from GitHub's answer to the sending of `dispatch`."""
+    match verdict:
+        case Sent():
+            return Step(replace(dispatch, state=State.SENT, sent=now, reason=""))
+        case Retry(after, reason):
+            retried = replace(dispatch, state=State.READY, not_before=now + after, reason=reason)
+            return Step(retried, after)
+        case Unknown(reason):
+            return Step(replace(dispatch, sending_since=now, reason=reason), RUN_SETTLES)
+        case Park(reason):
+            return Step(replace(dispatch, state=State.PARKED, reason=reason))
+        case Dead(reason):  # pragma: no branch - there is no other verdict
+            return Step(replace(dispatch, state=State.DEAD, reason=reason))
+
+
+def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> Step:
+    """What a listing of runs, made after `dispatch` was sent, says about it."""
+    found = sorted((run for run in runs if dispatch.id in run.title), key=lambda run: run.id)
+    if found:
+        run = found[0]
+        ended = all(other.status == "completed" for other in found)
+        return Step(
+            replace(
+                dispatch,
+                state=State.DONE if ended else State.CONFIRMED,
+                sent=dispatch.sent or dispatch.sending_since,
+                looked=now,
+                run_id=run.id,
+                run_url=run.url,
+                conclusion=_conclusion(found) if ended else "",
+                reason="",
+            )
+        )
+    looked = replace(dispatch, looked=now)
+    if dispatch.state is State.SENDING and dispatch.sending_since is not None:
+        patience = RUN_SETTLES if dispatch.reason else SENDING_TIMEOUT
+        left = dispatch.sending_since + patience - now
+        if left > timedelta():
+            return Step(looked, left)
+        reason = f"no answer to attempt {dispatch.attempts} and no run of it, so it is sent again"
+        return Step(replace(looked, state=State.READY, not_before=None, reason=reason), timedelta())
+    if dispatch.state is State.SENT and dispatch.sent is not None and now - dispatch.sent > HEARD_WITHIN:
+        reason = (
+            f"unheard: GitHub accepted it, but no run's name holds {dispatch.id}. Let a workflow on the default "
+            f"branch of {dispatch.repository} listen to repository_dispatch '{dispatch.event_type}' and put "
+            "github.event.client_payload.dispatch_id into its run-name"
+        )
+        return Step(replace(looked, state=State.PARKED, reason=reason))
+    return Step(looked)
+
+
+def _conclusion(runs: list[Run]) -> str:
+    """The worst news first: one dispatch may have started several runs."""
+    conclusions = [run.conclusion or "unknown" for run in runs]
+    return next((one for one in conclusions if one != "success"), "success")
+
+
+def next_look(waiting: list[Dispatch], now: datetime) -> timedelta:
+    """How long until the next listing of a repository's runs: often while a dispatch is fresh, each minute later on."""
+    youngest = min((now - (item.sent or item.sending_since or item.created) for item in waiting), default=timedelta())
+    if youngest < timedelta(minutes=2):
+        return timedelta(seconds=3)
+    return timedelta(seconds=15) if youngest < timedelta(minutes=15) else timedelta(minutes=1)

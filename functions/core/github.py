@@ -1,0 +1,200 @@
+"""Reading GitHub's answers.
+
+Follows "Create a repository dispatch event", "List workflow runs for a repository", "Best practices for using the REST
+API" and "Rate limits for the REST API" of GitHub's documentation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TypeAlias
+
+FIRST_WAIT = timedelta(minutes=1)
+LONGEST_WAIT = timedelta(hours=1)
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_LARGEST_NUMBER = 1e11  # seconds; added to any date of ours it still stays inside of the calendar
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer: status, headers with lower-case names, and the body as text."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No HTTP answer came. `reached` is False only where the request surely never got to GitHub."""
+
+    reason: str
+    reached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """GitHub accepted the dispatch. That a run follows is not said by that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Send again, but not before `after` has passed."""
+
+    after: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nobody knows whether GitHub took it: look for its run before sending again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """A person must mend something first; the dispatch is kept."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Refused for good."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Sent | Retry | Unknown | Park | Dead
+
+
+def read_dispatch_answer(answer: Answer | NoAnswer, *, repository: str, attempt: int, now: datetime) -> Verdict:
+    """What GitHub's answer to the `attempt`-th POST of a dispatch (from 1) means.
+
+    `now` serves where GitHub's answer has no Date.
+    """
+    if isinstance(answer, NoAnswer):
+        return Unknown(answer.reason) if answer.reached else Retry(_doubled(attempt), answer.reason)
+    said = f"GitHub answered {answer.status}{_message(answer)}"
+    match answer.status:
+        case 200 | 201 | 202 | 204:
+            return Sent()
+        case 429:
+            return Retry(wait_for(answer, attempt, now), said)
+        case 403 if is_rate_limited(answer):
+            return Retry(wait_for(answer, attempt, now), said)
+        case 408 | 500 | 502 | 503 | 504 | 520 | 521 | 522 | 523 | 524 | 529:
+            return Retry(wait_for(answer, attempt, now), said)
+        case 401:
+            return Park(f"{said}: renew PAT_TOKEN, it is wrong or has expired")
+        case 403:
+            return Park(f"{said}: the token needs 'Contents: write' on {repository}")
+        case 404:
+            return Park(
+                f"{said}: {repository} does not exist, or the token may not see it; mend GITHUB_REPOSITORY or PAT_TOKEN"
+            )
+        case status if 300 <= status < 400:
+            moved = answer.headers.get("location", "another address")
+            return Park(f"{said}: {repository} moved to {moved}; mend GITHUB_REPOSITORY")
+        case status if status >= 500:
+            return Retry(wait_for(answer, attempt, now), said)
+        case _:
+            return Dead(said)
+
+
+def is_rate_limited(answer: Answer) -> bool:
+    """True where a 403 is a limit and no refusal: it names a time, or says that nothing remains."""
+    headers = answer.headers
+    return (
+        "retry-after" in headers
+        or headers.get("x-ratelimit-remaining") == "0"
+        or "secondary rate" in answer.body.lower()
+    )
+
+
+def wait_for(answer: Answer, attempt: int, now: datetime) -> timedelta:
+    """How long GitHub asks to wait.
+
+    `retry-after` (seconds, or a date as RFC 9110 allows), else `x-ratelimit-reset`; times against GitHub's own Date.
+    Else a minute, doubling.
+    """
+    headers = answer.headers
+    github_now = _date(headers.get("date")) or now
+    asked = headers.get("retry-after")
+    seconds, until = _number(asked), _date(asked)
+    if seconds is None and until is not None:
+        seconds = (until - github_now).total_seconds()
+    if seconds is not None:
+        return timedelta(seconds=max(seconds, 1))
+    reset = _number(headers.get("x-ratelimit-reset"))
+    if reset is not None and headers.get("x-ratelimit-remaining") == "0":
+        return timedelta(seconds=max(reset - github_now.timestamp(), 1))
+    return _doubled(attempt)
+
+
+def _doubled(attempt: int) -> timedelta:
+    doublings = min(max(attempt - 1, 0), 10)
+    return min(FIRST_WAIT * (1 << doublings), LONGEST_WAIT)
+
+
+def _number(value: str | None) -> float | None:
+    if value is None or _NUMBER.fullmatch(value.strip()) is None:
+        return None
+    return min(float(value), _LARGEST_NUMBER)
+
+
+def _date(value: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value or "")
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _message(answer: Answer) -> str:
+    try:
+        message = json.loads(answer.body).get("message")
+    except (ValueError, AttributeError, RecursionError):
+        message = None
+    return f" ({message[:300]})" if isinstance(message, str) and message else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A workflow run, as far as a dispatch is concerned."""
+
+    id: int
+    title: str
+    status: str
+    conclusion: str
+    url: str
+
+
+def read_runs(answer: Answer) -> tuple[Run, ...] | None:
+    """Runs of "List workflow runs for a repository", or None where the answer is none. Odd entries are passed over."""
+    if answer.status != 200:
+        return None
+    try:
+        listed = json.loads(answer.body)["workflow_runs"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return tuple(_runs(listed)) if isinstance(listed, list) else None
+
+
+def _runs(listed: Iterable[object]) -> Iterable[Run]:
+    for item in listed:
+        if isinstance(item, dict) and isinstance(item.get("id"), int):
+            yield Run(
+                id=item["id"],
+                title=str(item.get("display_title") or ""),
+                status=str(item.get("status") or ""),
+                conclusion=str(item.get("conclusion") or ""),
+                url=str(item.get("html_url") or ""),
+            )

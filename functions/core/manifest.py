@@ -1,0 +1,123 @@
+"""Manifests: the complete list of what one dispatch is about, as JSON Lines with a small header beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from functions.core.events import Event, identity_digest
+from functions.core.values import JsonObject, compact_json, format_time, parse_time
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a manifest holds, without reading it.
+
+    Attributes:
+        dispatch_id: of the dispatch that carries it; also the blob's name, with `.jsonl`.
+        sha256: of the manifest's bytes, in hexadecimal.
+        count: lines, which is events.
+        size: bytes.
+        first_event, last_event: times of the oldest and the newest event; None where no event had a time.
+        sealed: when the window was sealed, by the storage service's clock.
+        lines, duplicates, superseded: what the window held, what was dropped as the same event, and what a newer event
+            of the same blob replaced.
+    """
+
+    dispatch_id: str
+    sha256: str
+    count: int
+    size: int
+    first_event: datetime | None
+    last_event: datetime | None
+    sealed: datetime
+    lines: int
+    duplicates: int
+    superseded: int
+
+    def to_text(self) -> str:
+        """One line of ASCII, fit for a blob's metadata."""
+        return compact_json(
+            {
+                "v": MANIFEST_VERSION,
+                "dispatch_id": self.dispatch_id,
+                "sha256": self.sha256,
+                "count": self.count,
+                "bytes": self.size,
+                "first_event": _time_text(self.first_event),
+                "last_event": _time_text(self.last_event),
+                "sealed": format_time(self.sealed),
+                "lines": self.lines,
+                "duplicates": self.duplicates,
+                "superseded": self.superseded,
+            }
+        )
+
+    @staticmethod
+    def from_text(line: str) -> Header:
+        """Read back what `to_text` wrote."""
+        kept = json.loads(line)
+        return Header(
+            dispatch_id=kept["dispatch_id"],
+            sha256=kept["sha256"],
+            count=kept["count"],
+            size=kept["bytes"],
+            first_event=None if kept["first_event"] is None else parse_time(kept["first_event"]),
+            last_event=None if kept["last_event"] is None else parse_time(kept["last_event"]),
+            sealed=parse_time(kept["sealed"]),
+            lines=kept["lines"],
+            duplicates=kept["duplicates"],
+            superseded=kept["superseded"],
+        )
+
+
+def entry(event: Event) -> JsonObject:
+    """One line of a manifest: what it takes to fetch exactly this blob, and to find the event again."""
+    blob = event.blob
+    return {
+        "url": blob.url if blob else None,
+        "etag": (blob.etag or None) if blob else None,
+        "size": blob.size if blob else None,
+        "sequencer": (blob.sequencer or None) if blob else None,
+        "event_id": event.id,
+        "event_time": _time_text(event.time),
+        "type": event.type,
+        "subject": event.subject,
+        "identity": identity_digest(event),
+    }
+
+
+def build(
+    dispatch_id: str, events: list[Event], *, sealed: datetime, lines: int, duplicates: int, superseded: int
+) -> tuple[bytes, Header]:
+    """The manifest's bytes and its header, for events in the order in which they shall be listed."""
+    body = b"".join(compact_json(entry(event)).encode("ascii") + b"\n" for event in events)
+    times = [event.time for event in events if event.time is not None]
+    return body, Header(
+        dispatch_id=dispatch_id,
+        sha256=hashlib.sha256(body).hexdigest(),
+        count=len(events),
+        size=len(body),
+        first_event=min(times, default=None),
+        last_event=max(times, default=None),
+        sealed=sealed,
+        lines=lines,
+        duplicates=duplicates,
+        superseded=superseded,
+    )
+
+
+def identities(body: Iterable[bytes]) -> Iterator[str]:
+    """The identity digests that a manifest lists, from its lines."""
+    for line in body:
+        if line.strip():
+            yield json.loads(line)["identity"]
+
+
+def _time_text(moment: datetime | None) -> str | None:
+    return None if moment is None else format_time(moment)

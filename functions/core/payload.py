@@ -1,0 +1,92 @@
+"""The request that GitHub gets: at most 10 keys, under 64 KB, whatever the event held."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from functions.core.dispatch import Dispatch
+from functions.core.values import Json, JsonObject, compact_json
+
+PAYLOAD_SCHEMA = 1
+LARGEST_DATA = 40_000
+"""Characters of `data` in ASCII JSON; the ledger row and the payload keep the same trimmed copy."""
+
+LONGEST_SUBJECT = 2_000
+_LARGEST_SUBJECT = 12_000
+_LONGEST_TEXT = 2_000
+_LARGEST_NAMES = 3_900
+_DEEPEST = 20
+
+
+def trim_data(data: JsonObject) -> JsonObject:
+    """`data` itself where it is small, else its first fields with long texts cut; `_trimmed` names what is not whole.
+
+    Numbers that JSON has no form for (infinite, not a number) become null.
+    """
+    clean = {name: _clean(value, _DEEPEST) for name, value in data.items()}
+    if len(compact_json(clean)) <= LARGEST_DATA:
+        return clean
+    kept: JsonObject = {}
+    trimmed: list[Json] = []
+    room = LARGEST_DATA - 4_000  # for the list of names
+    for name, value in clean.items():
+        short = value[:_LONGEST_TEXT] if isinstance(value, str) else value
+        cost = len(compact_json({name: short}))
+        if short != value or cost > room:
+            trimmed.append(name[:100])
+        if cost <= room:
+            kept[name] = short
+            room -= cost
+    while len(compact_json(trimmed)) > _LARGEST_NAMES:
+        trimmed.pop()
+    kept["_trimmed"] = trimmed
+    return kept
+
+
+def trim_subject(subject: str) -> str:
+    """The subject, cut so that neither its characters nor its escaped JSON outgrow what the payload has room for."""
+    subject = subject[:LONGEST_SUBJECT]
+    while len(compact_json(subject)) > _LARGEST_SUBJECT:
+        subject = subject[: len(subject) * 3 // 4]
+    return subject
+
+
+def _clean(value: Json, depth: int) -> Json:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_clean(item, depth - 1) for item in value] if depth else None
+    if isinstance(value, dict):
+        return {name: _clean(item, depth - 1) for name, item in value.items()} if depth else None
+    return value
+
+
+def build_request(dispatch: Dispatch) -> JsonObject:
+    """The body of "Create a repository dispatch event" for this dispatch."""
+    manifest = dispatch.manifest
+    payload: JsonObject = {
+        "schema": PAYLOAD_SCHEMA,
+        "dispatch_id": dispatch.id,
+        "event_source": dispatch.source,
+        "event_type": dispatch.event_type,
+        "route": dispatch.route,
+        "key": dispatch.key,
+        "subject": dispatch.subject,
+        "data": dispatch.data,
+        "manifest": None
+        if manifest is None
+        else {
+            "url": manifest.url,
+            "sha256": manifest.sha256,
+            "count": manifest.count,
+            "bytes": manifest.bytes,
+        },
+        "replay": 0,
+    }
+    return {"event_type": dispatch.event_type, "client_payload": payload}
+
+
+def jittered(delay: timedelta, share: float) -> timedelta:
+    """`delay` made longer by up to a tenth (`share` is between 0 and 1): jitter only ever adds."""
+    return delay * (1 + share / 10)

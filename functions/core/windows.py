@@ -1,0 +1,344 @@
+"""Windows: their names, their lines, when they are settled, and what remains once duplicates are dropped.
+
+A window is a numbered series of append blobs ("segments") of one route and key. How it is opened, sealed and read is
+the protocol in `functions.flow`; this module only decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from functions.core.events import Event, UnreadableEvent, parse
+from functions.core.routes import Hold, Route, Settle
+from functions.core.values import JsonObject, compact_json, digest, earlier, format_time, parse_time
+
+LINE_VERSION = 1
+READABLE_LINE_VERSIONS = frozenset({LINE_VERSION})
+
+LARGEST_LINE = 3 * 1024 * 1024
+"""Bytes of the largest event that is kept in a window; Event Grid itself delivers at most 1 MB."""
+
+LARGEST_APPEND = 4 * 1024 * 1024
+"""Bytes of one Append Block that every service version accepts."""
+
+MARKER_QUIET = timedelta(seconds=10)
+CLOCK_SKEW = timedelta(minutes=5)
+EMPTY_WINDOW_CHECK = timedelta(minutes=15)
+HOLD_CHECK = timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Which window of a route and key takes lines now. Only moves forward, by compare-and-set on `version`.
+
+    Attributes:
+        route: the route's name.
+        key: what its events have in common.
+        epoch: made once with the row, so that dispatch ids never repeat, not even after the account was made anew.
+        number: of the window that takes lines, from 1.
+        segment: of that window, from 0.
+        is_open: True once somebody may have created a blob of this window.
+        unfinished: number of the window before, while it is not yet in the ledger; else 0.
+        last_segment: of the unfinished window.
+        version: the row's ETag; "" for a head that is not stored yet.
+    """
+
+    route: str
+    key: str
+    epoch: str
+    number: int = 1
+    segment: int = 0
+    is_open: bool = False
+    unfinished: int = 0
+    last_segment: int = 0
+    version: str = ""
+
+    @property
+    def key_digest(self) -> str:
+        """Stands for the key where its characters are not allowed."""
+        return digest(self.route, self.key)
+
+    @property
+    def current(self) -> Segment:
+        """The segment that takes lines now."""
+        return Segment(self.route, self.key_digest, self.number, self.segment)
+
+    def opened(self) -> Head:
+        """The head once its window may exist."""
+        return replace(self, is_open=True)
+
+    def next_segment(self) -> Head:
+        """The head after its current segment was full."""
+        return replace(self, segment=self.segment + 1)
+
+    def next_window(self) -> Head:
+        """The head after its window settled. Only allowed while no earlier window is unfinished."""
+        if self.unfinished:
+            raise ValueError(f"window {self.unfinished} of '{self.route}' must be finished before {self.number}")
+        return replace(
+            self,
+            number=self.number + 1,
+            segment=0,
+            is_open=False,
+            unfinished=self.number,
+            last_segment=self.segment,
+        )
+
+    def finished(self) -> Head:
+        """The head once the unfinished window stands in the ledger."""
+        return replace(self, unfinished=0, last_segment=0)
+
+    def dispatch_id(self, number: int) -> str:
+        """The id of the dispatch that window `number` becomes; known before the window exists, never used again."""
+        return f"sb-{digest('window', self.epoch, self.route, self.key, str(number))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One append blob of a window."""
+
+    route: str
+    key_digest: str
+    number: int
+    segment: int
+
+    @property
+    def window_name(self) -> str:
+        """Prefix of all the window's blobs."""
+        return f"{self.route}/{self.key_digest}/{self.number:010d}/"
+
+    @property
+    def name(self) -> str:
+        """Name of the blob inside the container `windows`."""
+        return f"{self.window_name}{self.segment:05d}"
+
+    def sibling(self, segment: int) -> Segment:
+        """Another segment of the same window."""
+        return replace(self, segment=segment)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What finishing a window needs to know of its route; kept with the blob, so that a route may go meanwhile."""
+
+    route: str
+    key: str
+    event_type: str
+    repository: str
+    settle: Settle
+    hold: Hold | None
+
+    @staticmethod
+    def of(route: Route, key: str) -> Rule:
+        """The rule of a route that has a window."""
+        if route.settle is None:
+            raise ValueError(f"route '{route.name}' has no window")
+        return Rule(route.name, key, route.dispatch, route.repository, route.settle, route.hold)
+
+    def to_text(self) -> str:
+        """One line of ASCII, fit for a blob's metadata."""
+        settle = self.settle
+        return compact_json(
+            {
+                "v": 1,
+                "route": self.route,
+                "key": self.key,
+                "event_type": self.event_type,
+                "repository": self.repository,
+                "quiet": settle.quiet.total_seconds(),
+                "max_wait": settle.max_wait.total_seconds(),
+                "max_bytes": settle.max_bytes,
+                "marker": settle.marker,
+                "hold": self.hold.at_most.total_seconds() if self.hold else None,
+            }
+        )
+
+    @staticmethod
+    def from_text(line: str) -> Rule:
+        """Read back what `to_text` wrote."""
+        kept = json.loads(line)
+        return Rule(
+            route=kept["route"],
+            key=kept["key"],
+            event_type=kept["event_type"],
+            repository=kept["repository"],
+            settle=Settle(
+                quiet=timedelta(seconds=kept["quiet"]),
+                max_wait=timedelta(seconds=kept["max_wait"]),
+                max_bytes=kept["max_bytes"],
+                marker=kept["marker"],
+            ),
+            hold=None if kept["hold"] is None else Hold(timedelta(seconds=kept["hold"])),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """What storage says of an unsealed window, all by the storage service's own clock.
+
+    `opened` is the creation of its first segment, `touched` the last change of its last one, `size` in bytes.
+    """
+
+    opened: datetime
+    touched: datetime
+    size: int
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet; look again after `delay`."""
+
+    delay: timedelta
+    reason: str
+
+
+def settled(settle: Settle, state: WindowState, *, marker_seen: bool) -> Wait | None:
+    """None once the window is complete, else how long to wait before it can be."""
+    if state.size == 0:
+        return Wait(EMPTY_WINDOW_CHECK, "nothing stands in it yet")
+    quiet = min(settle.quiet, MARKER_QUIET) if marker_seen else settle.quiet
+    if settle.max_bytes is not None and state.size >= settle.max_bytes:
+        return None
+    quiet_left = quiet - (state.now - state.touched)
+    wait_left = settle.max_wait - (state.now - state.opened)
+    left = min(quiet_left, wait_left)
+    return Wait(left, "events still come in") if left > timedelta() else None
+
+
+def held(hold: Hold | None, last_created: datetime | None, now: datetime) -> Wait | None:
+    """None where the next dispatch may go. `last_created` is of the key's last dispatch while that is unfinished."""
+    if hold is None or last_created is None:
+        return None
+    left = hold.at_most - (now - last_created)
+    return Wait(min(left, HOLD_CHECK), "the last run is still going") if left > timedelta() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event in a window, and when intake took it in (by intake's clock)."""
+
+    event: Event
+    received: datetime
+
+    def to_bytes(self) -> bytes:
+        """One line with its newline."""
+        line = {"v": LINE_VERSION, "received": format_time(self.received), "event": self.event.to_json()}
+        return compact_json(line).encode("ascii") + b"\n"
+
+    @staticmethod
+    def from_bytes(line: bytes) -> Line:
+        """Read one line. Raises UnreadableEvent for a line that no known version of this code wrote."""
+        try:
+            kept = json.loads(line)
+            version = kept["v"]
+            if version not in READABLE_LINE_VERSIONS:
+                raise UnreadableEvent(f"line version {version!r} is not known to this version of Signalbox")
+            return Line(parse(kept["event"]), parse_time(kept["received"]))
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UnreadableEvent):
+                raise
+            raise UnreadableEvent(f"no line of a window: {error}") from error
+
+
+def split_appends(lines: Iterable[bytes], largest: int = LARGEST_APPEND) -> Iterator[bytes]:
+    """Join lines into as few appends as fit the limit, in order."""
+    parts: list[bytes] = []
+    size = 0
+    for line in lines:
+        if parts and size + len(line) > largest:
+            yield b"".join(parts)
+            parts, size = [], 0
+        parts.append(line)
+        size += len(line)
+    if parts:
+        yield b"".join(parts)
+
+
+class Fold:
+    """Takes a window's lines one by one and keeps what its manifest will list: no duplicates, the newest of each blob.
+
+    The result does not depend on the order of the lines; events come out in the order of their times.
+    """
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self.lines = 0
+        self.duplicates = 0
+        self.superseded = 0
+        self._events: dict[tuple[str, ...], Event] = {}
+
+    def add(self, line: Line) -> None:
+        """Take one line."""
+        self.lines += 1
+        identity = line.event.identity
+        standing = self._events.get(identity)
+        if standing is not None:
+            self.duplicates += 1
+        if standing is None or _precedes(line.event, standing):
+            self._events[identity] = line.event
+
+    def drop(self, known: Mapping[str, object] | set[str]) -> None:
+        """Drop events whose identity digest already stands in an earlier manifest."""
+        for identity in [identity for identity in self._events if digest(*identity) in known]:
+            del self._events[identity]
+            self.duplicates += 1
+
+    def events(self) -> list[Event]:
+        """What remains, oldest first; of several events of one blob the one with the highest sequencer."""
+        newest: dict[tuple[str, ...], Event] = {}
+        self.superseded = 0
+        for identity, event in self._events.items():
+            about = event.blob
+            slot = ("blob", about.account, about.subject) if about and about.sequencer else identity
+            standing = newest.get(slot)
+            if standing is None:
+                newest[slot] = event
+                continue
+            self.superseded += 1
+            if (_sequencer(event), _order(event)) > (_sequencer(standing), _order(standing)):
+                newest[slot] = event
+        return sorted(newest.values(), key=_order)
+
+    def earliest_sealed(self, now: datetime) -> datetime | None:
+        """The earliest moment at which a manifest that already lists one of these events can have been sealed.
+
+        An event's own time minus 5 minutes. Where that time is missing, or in the future of `now` (a publisher's wrong
+        clock), a day before: Event Grid redelivers for no longer. None while nothing is kept.
+        """
+        latest_believable = now + CLOCK_SKEW
+        day_before = earlier(now, timedelta(days=1))
+        times = [
+            event.time if event.time is not None and event.time <= latest_believable else day_before
+            for event in self._events.values()
+        ]
+        return earlier(min(times), CLOCK_SKEW) if times else None
+
+
+def _sequencer(event: Event) -> str:
+    return event.blob.sequencer if event.blob else ""
+
+
+def _order(event: Event) -> tuple[str, ...]:
+    """Oldest first; the rest only makes the order total among events of different identity."""
+    return (format_time(event.time) if event.time else "", event.subject, event.id, *event.identity)
+
+
+def _precedes(event: Event, other: Event) -> bool:
+    """A total order also among events of one identity, so that no result hangs on which line came first."""
+    mine, its = _order(event), _order(other)
+    return mine < its or (mine == its and compact_json(event.to_json()) < compact_json(other.to_json()))
+
+
+def alarm(head: Head, *, marker: bool = False) -> JsonObject:
+    """The queue message that has a window looked at."""
+    return {
+        "kind": "window",
+        "route": head.route,
+        "key": head.key,
+        "number": head.number,
+        "marker": marker,
+    }

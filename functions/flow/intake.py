@@ -1,0 +1,142 @@
+"""Intake: parse, match routes, make durable, answer. No call to GitHub happens here."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from functions.core.dispatch import Dispatch, State
+from functions.core.events import Event, UnreadableEvent, parse, parse_document
+from functions.core.payload import trim_data, trim_subject
+from functions.core.routes import Route, is_marker, key_of, matching
+from functions.core.values import JsonObject, compact_json, digest, format_time
+from functions.core.windows import LARGEST_LINE, MARKER_QUIET, Line, alarm
+from functions.flow.patience import patiently
+from functions.flow.ports import Clock, Queue, Store
+from functions.flow.window_writer import WindowWriter
+
+_log = logging.getLogger("signalbox.intake")
+
+
+class Fate(StrEnum):
+    """What became of an event at intake."""
+
+    TAKEN = "taken"
+    UNWANTED = "unwanted"
+    DEAD_LETTER = "dead letter"
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Takes events in through either door. Raises StorageUnavailable where nothing could be made durable.
+
+    Attributes:
+        repository: where dispatches of routes go that name no other.
+        data_accounts: storage accounts (lower case) whose blobs may be dispatched.
+    """
+
+    routes: tuple[Route, ...]
+    store: Store
+    queue: Queue
+    writer: WindowWriter
+    clock: Clock
+    repository: str
+    data_accounts: frozenset[str]
+
+    async def take_message(self, raw: bytes) -> list[Fate]:
+        """Take a queue message, which is one event or an array of them, as the raw bytes that Event Grid delivered."""
+        try:
+            read = list(parse_document(raw))
+        except UnreadableEvent as error:
+            return [await self._dead_letter({"raw": base64.b64encode(raw).decode("ascii")}, str(error))]
+        return [
+            await self._dead_letter({"event": _jsonable(value)}, str(event))
+            if isinstance(event, UnreadableEvent)
+            else await self.take(event)
+            for value, event in read
+        ]
+
+    async def take_value(self, value: object) -> Fate:
+        """Take one decoded event, of either schema."""
+        try:
+            event = parse(value)
+        except UnreadableEvent as error:
+            return await self._dead_letter({"event": _jsonable(value)}, str(error))
+        return await self.take(event)
+
+    async def take(self, event: Event) -> Fate:
+        """Take one readable event."""
+        if event.blob is not None and event.blob.account not in self.data_accounts:
+            reason = (
+                f"its storage account '{event.blob.account}' is not among SIGNALBOX_DATA_ACCOUNTS "
+                f"({', '.join(sorted(self.data_accounts)) or 'none'})"
+            )
+            return await self._dead_letter({"event": event.to_json()}, reason)
+        line = Line(event, self.clock.now()).to_bytes()
+        if len(line) > LARGEST_LINE:
+            reason = f"it has {len(line)} bytes, more than the {LARGEST_LINE} that a window takes"
+            return await self._dead_letter({"event": event.to_json()}, reason)
+        routes = matching(self.routes, event)
+        for route in routes:
+            if route.settle is None:
+                await self._insert(route, event)
+            else:
+                await self.writer.append(route, key_of(route, event), line)
+        marked = [route for route in self.routes if is_marker(route, event)]
+        for route in marked:
+            await self._shorten(route, key_of(route, event))
+        fate = Fate.TAKEN if routes or marked else Fate.UNWANTED
+        _log.info("event %s %s: %s %s", event.id, event.type, fate, ", ".join(route.name for route in routes))
+        return fate
+
+    async def _insert(self, route: Route, event: Event) -> None:
+        """Without a window the ledger row is the durable place; a redelivery finds it there."""
+        dispatch = Dispatch(
+            id=f"sb-{digest('event', route.name, *event.identity)}",
+            route=route.name,
+            key=key_of(route, event),
+            event_type=route.dispatch,
+            repository=route.repository or self.repository,
+            source=event.type,
+            subject=trim_subject(event.subject),
+            data=trim_data(event.data),
+            event_count=1,
+            manifest=None,
+            created=self.clock.now(),
+        )
+
+        async def insert() -> None:
+            if not await self.store.insert_dispatch(dispatch):
+                standing = await self.store.read_dispatch(dispatch.id)
+                if standing is not None and standing.state is not State.READY:
+                    return
+            await self.queue.send({"kind": "send", "dispatch": dispatch.id})
+
+        await patiently(self.clock, insert)
+
+    async def _shorten(self, route: Route, key: str) -> None:
+        """A marker came: look at the key's window earlier. Where no window is open there is nothing to shorten."""
+
+        async def shorten() -> None:
+            head = await self.store.read_head(route.name, digest(route.name, key))
+            if head is not None and head.is_open:
+                await self.queue.send(alarm(head, marker=True), MARKER_QUIET)
+
+        await patiently(self.clock, shorten)
+
+    async def _dead_letter(self, letter: JsonObject, reason: str) -> Fate:
+        """Keep what cannot be used, so that it is answered 2xx: sending it again would never help."""
+        now = self.clock.now()
+        name = f"{now:%Y/%m/%d}/{digest(compact_json(letter), reason)}.json"
+        full: JsonObject = {"schema": 1, "reason": reason, "received": format_time(now), **letter}
+        await patiently(self.clock, partial(self.store.write_dead_letter, name, full))
+        _log.warning("dead letter %s: %s", name, reason)
+        return Fate.DEAD_LETTER
+
+
+def _jsonable(value: object) -> JsonObject | str:
+    """What was decoded from JSON, as it is; anything else as text."""
+    return value if isinstance(value, dict) else compact_json(value)

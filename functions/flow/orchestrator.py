@@ -1,0 +1,86 @@
+"""The whole flow put together: what each trigger of the function app calls."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+
+from functions.core.routes import Route
+from functions.core.values import JsonObject
+from functions.flow.intake import Intake
+from functions.flow.ports import Chance, Clock, GitHub, Queue, Store
+from functions.flow.sender import Sender
+from functions.flow.window_closer import WindowCloser
+from functions.flow.window_writer import WindowWriter
+
+_log = logging.getLogger("signalbox.work")
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestrator:
+    """Intake, window closer and sender over one store, queue, GitHub and clock."""
+
+    intake: Intake
+    closer: WindowCloser
+    sender: Sender
+    store: Store
+
+    @staticmethod
+    def build(
+        *,
+        routes: tuple[Route, ...],
+        store: Store,
+        queue: Queue,
+        github: GitHub,
+        clock: Clock,
+        chance: Chance,
+        repository: str,
+        data_accounts: frozenset[str],
+    ) -> Orchestrator:
+        """Wire the flow. `repository` is OWNER/NAME; `data_accounts` are storage account names in lower case."""
+        writer = WindowWriter(store, queue, clock, chance)
+        return Orchestrator(
+            intake=Intake(routes, store, queue, writer, clock, repository, data_accounts),
+            closer=WindowCloser({route.name: route for route in routes}, store, queue, clock, repository),
+            sender=Sender(store, queue, github, clock, chance),
+            store=store,
+        )
+
+    async def work(self, message: JsonObject) -> None:
+        """Handle one message of the work queue. An error lets the queue deliver it again."""
+        match message:
+            case {"kind": "window", "route": str(route), "key": str(key)}:
+                number = message.get("number")
+                await self.closer.ring(
+                    route,
+                    key,
+                    number=number if isinstance(number, int) else 0,
+                    marker=message.get("marker") is True,
+                )
+            case {"kind": "send", "dispatch": str(dispatch_id)}:
+                await self.sender.send(dispatch_id)
+            case {"kind": "watch", "repository": str(repository), "token": str(token)}:
+                await self.sender.watch(repository, token)
+            case _:
+                raise ValueError(f"no work message that this version knows: {message}")
+
+    async def reconcile(self) -> None:
+        """Find every unfinished thing that a crash can leave, and have it go on."""
+        for head in await self.store.heads_to_look_at():
+            try:
+                await self.closer.ring(head.route, head.key, rearm=False)
+            except Exception:  # one broken window must not keep the others from going on
+                _log.exception("window of route %s, key '%s' cannot be finished", head.route, head.key)
+        await self.sender.resume()
+
+    async def status(self) -> JsonObject:
+        """Counts of what is under way, for the status page."""
+        heads = await self.store.heads_to_look_at()
+        dispatches = await self.store.unfinished_dispatches()
+        return {
+            "open_windows": sum(head.is_open for head in heads),
+            "unfinished_windows": sum(bool(head.unfinished) for head in heads),
+            "dispatches": {str(state): count for state, count in Counter(item.state for item in dispatches).items()},
+            "routes": [route.name for route in self.intake.routes],
+        }
