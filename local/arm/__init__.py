@@ -1,0 +1,1 @@
+"""A small evaluator of the ARM template functions that our templates use."""

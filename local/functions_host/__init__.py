@@ -1,0 +1,1 @@
+"""The Azure Functions host on this machine, over the app's own v2 metadata."""

@@ -1,0 +1,224 @@
+"""The endpoints part with Azure ML's real inference server and tiny scoring scripts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from functions_app import PROJECT, eventually
+
+from local.sockets import free_port
+
+SCORE = """
+import json, os
+from pathlib import Path
+
+def init():
+    global weight
+    weight = json.loads((Path(os.environ["AZUREML_MODEL_DIR"]) / "model.json").read_text())["weight"]
+
+def run(raw):
+    return {"prediction": json.loads(raw)["x"] * weight, "pid": os.getpid(), "env": os.environ.get("EXTRA")}
+"""
+
+
+class Part:
+    """The endpoints part as its own process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/endpoints"
+        self.start()
+
+    def start(self) -> None:
+        """Start the process and wait until it answers."""
+        command = [
+            sys.executable,
+            "-m",
+            "local.endpoints.server",
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self.folder / "state"),
+        ]
+        with (self.folder / "part.log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log)
+        eventually(self._ready, 60)
+
+    def _ready(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "part.log").read_text()
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"http://127.0.0.1:{self.port}/healthz", timeout=5).ok
+        return False
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop with a signal; answers the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def deploy(self, deployment: str, weight: int, endpoint: str = "digits", score: str = SCORE) -> requests.Response:
+        """PUT a deployment whose prediction is x times weight."""
+        code, model = self.folder / f"code-{deployment}", self.folder / f"model-{deployment}-{weight}"
+        code.mkdir(exist_ok=True)
+        model.mkdir(exist_ok=True)
+        (code / "score.py").write_text(score)
+        (model / "model.json").write_text(json.dumps({"weight": weight}))
+        body = {"model": str(model), "code": str(code), "env": {"EXTRA": "e"}, "tags": {"version": str(weight)}}
+        return requests.put(f"{self.url}/{endpoint}/deployments/{deployment}", json=body, timeout=60)
+
+    def traffic(self, **shares: int) -> requests.Response:
+        """PUT the traffic of endpoint digits."""
+        return requests.put(f"{self.url}/digits/traffic", json=shares, timeout=20)
+
+    def score(self, x: int = 1, deployment: str | None = None) -> requests.Response:
+        """Ask endpoint digits for a prediction."""
+        headers = {"azureml-model-deployment": deployment} if deployment else {}
+        return requests.post(f"{self.url}/digits/score", json={"x": x}, headers=headers, timeout=20)
+
+    def pids(self) -> list[int]:
+        """Process ids of all scoring servers."""
+        endpoints = requests.get(self.url, timeout=20).json()["endpoints"]
+        return [d["pid"] for endpoint in endpoints for d in endpoint["deployments"].values()]
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Part]:
+    """A part with deployments blue (times 2) and green (times 3) of endpoint digits."""
+    running = Part(tmp_path_factory.mktemp("endpoints"))
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for answer in pool.map(running.deploy, ("blue", "green"), (2, 3)):
+                assert answer.status_code == 201, answer.text
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+
+
+def _gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_deployment_answers_what_azure_would_tell(part: Part) -> None:
+    """The API shows addresses, state, tags and traffic; the swagger document is the server's own."""
+    view: dict[str, Any] = requests.get(f"{part.url}/digits", timeout=20).json()
+    assert view["scoring_uri"] == f"{part.url}/digits/score"
+    assert {name: d["state"] for name, d in view["deployments"].items()} == {"blue": "Healthy", "green": "Healthy"}
+    assert view["deployments"]["blue"]["tags"] == {"version": "2"}
+    part.traffic(blue=100)
+    assert requests.get(view["swagger_uri"], timeout=20).json()["swagger"] == "2.0"
+
+
+def test_traffic_is_split_by_weight(part: Part) -> None:
+    """Ten percent is one request in ten; the answer names its deployment."""
+    assert part.traffic(blue=90, green=10).json()["traffic"] == {"blue": 90, "green": 10}
+    answers = [part.score(5) for _ in range(20)]
+    counted = Counter((a.headers["azureml-model-deployment"], a.json()["prediction"]) for a in answers)
+    assert counted == {("blue", 10): 18, ("green", 15): 2}
+
+
+def test_a_header_picks_a_deployment(part: Part) -> None:
+    """The header wins over the traffic, also with none at all; an unknown one is 404."""
+    assert part.traffic(blue=0, green=0).status_code == 200
+    picked = part.score(7, "green")
+    assert (picked.json()["prediction"], picked.json()["env"]) == (21, "e")
+    assert part.score(7).status_code == 404
+    assert part.score(7, "red").status_code == 404
+
+
+@pytest.mark.parametrize("shares", [{"blue": 50}, {"blue": 110, "green": -10}, {"red": 100}, {"blue": "100"}])
+def test_traffic_that_makes_no_sense_is_refused(part: Part, shares: dict[str, Any]) -> None:
+    """Shares must be percents of known deployments that add up to 100 or 0."""
+    before = requests.get(f"{part.url}/digits", timeout=20).json()["traffic"]
+    answer = requests.put(f"{part.url}/digits/traffic", json=shares, timeout=20)
+    assert answer.status_code in (400, 404)
+    assert answer.json()["error"]
+    assert requests.get(f"{part.url}/digits", timeout=20).json()["traffic"] == before
+
+
+def test_a_broken_scoring_script_is_told_with_its_log(part: Part) -> None:
+    """422 with the script, the last lines of the server's log and the log's path; what was there stays."""
+    part.traffic(blue=100)
+    answer = part.deploy("blue", 9, score="def init():\n    raise RuntimeError('no such model')\n\ndef run(raw): ...\n")
+    sentence = answer.json()["error"]
+    assert answer.status_code == 422
+    assert "no such model" in sentence
+    assert "score.py" in sentence
+    assert "digits.blue.log" in sentence
+    assert part.score(5).json()["prediction"] == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "word"),
+    [
+        ("ok-name", {"model": "/no/such", "code": "/no/such"}, "/no/such"),
+        ("ok-name", {"model": "/", "code": "/", "entry_script": "absent.py"}, "absent.py"),
+        ("ok-name", {"surprise": 1}, "entry_script"),
+        ("1x", {"model": "/", "code": "/"}, "1x"),
+    ],
+)
+def test_requests_that_cannot_be_served(part: Part, tmp_path: Path, name: str, body: dict[str, Any], word: str) -> None:
+    """400 with a sentence that names what to mend."""
+    if name == "1x":
+        (tmp_path / "score.py").touch()
+        body = {"model": str(tmp_path), "code": str(tmp_path)}
+    answer = requests.put(f"{part.url}/digits/deployments/{name}", json=body, timeout=20)
+    assert answer.status_code == 400
+    assert word in answer.json()["error"]
+
+
+def test_replacing_and_removing(part: Part) -> None:
+    """A PUT replaces a deployment; DELETE is refused while it has traffic, then stops its process."""
+    assert part.deploy("red", 4).status_code == 201
+    first = part.score(1, "red").json()
+    assert part.deploy("red", 5).status_code == 201
+    second = part.score(1, "red").json()
+    assert (first["prediction"], second["prediction"]) == (4, 5)
+    assert _gone(first["pid"])
+    part.traffic(red=100)
+    address = f"{part.url}/digits/deployments/red"
+    refused = requests.delete(address, timeout=20)
+    assert refused.status_code == 409
+    assert "100 %" in refused.json()["error"]
+    part.traffic(blue=100)
+    assert requests.delete(address, timeout=20).status_code == 204
+    assert _gone(second["pid"])
+    assert part.score(1, "red").status_code == 404
+
+
+def test_a_server_that_dies_is_started_again(part: Part) -> None:
+    """After the death of a scoring process the deployment comes back by itself."""
+    part.traffic(green=100)
+    pid = requests.get(f"{part.url}/digits", timeout=20).json()["deployments"]["green"]["pid"]
+    workers = psutil.Process(pid).children(recursive=True)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: pid not in part.pids() and part.score(2).status_code == 200, 30)
+    assert part.score(2).json()["prediction"] == 6
+    assert workers
+    assert all(_gone(worker.pid) for worker in workers)
+
+
+def test_death_and_restart(part: Part) -> None:
+    """No server outlives the part, killed or stopped; a restart brings deployments and traffic back."""
+    part.traffic(blue=100)
+    before = [pid for pid in part.pids() if pid]
+    assert part.stop(signal.SIGKILL) == -signal.SIGKILL
+    eventually(lambda: all(_gone(pid) for pid in before))
+    part.start()
+    assert part.score(5).json()["prediction"] == 10
+    again = part.pids()
+    assert part.stop() == 0
+    assert all(_gone(pid) for pid in again)
