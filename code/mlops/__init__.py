@@ -1,0 +1,1 @@
+"""What the steps of the model side share: settings, data, gate, tracking and backends."""
