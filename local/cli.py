@@ -1,0 +1,162 @@
+"""The command `signalbox`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from functions.core.routes import Route
+from functions.core.routes_file import RoutesError, load_routes
+from functions.settings import ROUTES, SettingsError
+from local import ports, run_config
+from local.explain import as_text, explain
+from local.folder_lock import AlreadyRunning, locked
+from local.run_config import PROJECT, ConfigError, RunConfig
+from local.supervisor import PartFailed, Supervisor
+from local.upload import UploadError, upload
+
+DEFAULT_FOLDER = Path(".signalbox")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives its exit status. Foreseeable faults end in one sentence on stderr and status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (RoutesError, SettingsError, ConfigError, UploadError) as error:
+        return _fail(error)
+    except (ports.PortTaken, PartFailed, AlreadyRunning) as error:
+        return _fail(error)
+    except OSError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(error: Exception) -> int:
+    print(f"signalbox: {error}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="signalbox", description="One burst of events, one confirmed dispatch.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="run the whole loop on this machine, from an upload to a prediction")
+    demo.add_argument("--dir", type=Path, default=DEFAULT_FOLDER / "demo", help="folder for its state, emptied first")
+    demo.set_defaults(run=_demo)
+
+    up = commands.add_parser("up", help="start the parts and stay until Ctrl-C")
+    up.add_argument("--dir", type=Path, default=DEFAULT_FOLDER / "up", help="folder that keeps all state")
+    up.add_argument("--only", metavar="PARTS", help=f"start just these, by comma: {', '.join(run_config.PARTS)}")
+    up.add_argument("--json", action="store_true", help="print one line of JSON once all is ready")
+    up.add_argument(
+        "--port",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help=f"use this port; names: {', '.join(ports.NAMES)}",
+    )
+    up.set_defaults(run=_up)
+
+    upload_files = commands.add_parser("upload", help="put files into the local container 'training-data'")
+    upload_files.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    upload_files.add_argument("--folder", default="", help="folder inside of the container")
+    upload_files.add_argument("--dir", type=Path, default=DEFAULT_FOLDER / "up", help="as given to 'signalbox up'")
+    upload_files.set_defaults(run=_upload)
+
+    explain_events = commands.add_parser("explain", help="say what would become of each event in a file, and why")
+    explain_events.add_argument("event", type=Path, metavar="EVENT.json")
+    explain_events.add_argument("--json", action="store_true", help="print the reports as a JSON array")
+    explain_events.set_defaults(run=_explain)
+    return parser
+
+
+def _explain(options: argparse.Namespace) -> int:
+    reports = explain(options.event.read_bytes(), _routes())
+    if options.json:
+        print(json.dumps(reports, indent=2))
+    else:
+        print("\n".join(as_text(report) for report in reports) or "the file holds no event")
+    return 0 if all(report["readable"] for report in reports) else 1
+
+
+def _routes() -> tuple[Route, ...]:
+    path = Path(os.environ.get(ROUTES) or PROJECT / "routes.yml")
+    return load_routes(path.read_text(encoding="utf-8"), str(path))
+
+
+def _upload(options: argparse.Namespace) -> int:
+    for name in upload(options.dir.resolve(), options.files, options.folder.strip("/")):
+        print(f"uploaded {name}")
+    return 0
+
+
+def _up(options: argparse.Namespace) -> int:
+    folder = options.dir.resolve()
+    _routes()  # a mistake in the routes file is told here rather than in the log of a part
+    parts = run_config.choose_parts(options.only, os.environ)
+    wanted = _wanted_ports(options.port)
+    with locked(folder):
+        config = RunConfig(folder, ports.choose(folder, wanted), parts, dict(os.environ), run_config.new_token())
+        run_config.check(config)
+        return asyncio.run(_stay_up(config, as_json=options.json))
+
+
+def _wanted_ports(given: list[str]) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    for one in given:
+        name, _, number = one.partition("=")
+        if name not in ports.NAMES or not number.isascii() or not number.isdigit() or not 0 < int(number) < 65536:
+            raise ConfigError(f"--port {one}: write NAME=NUMBER, where NAME is one of {', '.join(ports.NAMES)}")
+        wanted[name] = int(number)
+    return wanted
+
+
+async def _stay_up(config: RunConfig, *, as_json: bool) -> int:
+    def tell(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    working = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, working.cancel if working else lambda: None)
+    with contextlib.suppress(asyncio.CancelledError):
+        async with Supervisor(config, tell) as supervisor:
+            if as_json:
+                print(json.dumps(supervisor.ready()), flush=True)
+            else:
+                print(_addresses(supervisor), flush=True)
+            await supervisor.watch(restart=True)
+    return 0
+
+
+def _addresses(supervisor: Supervisor) -> str:
+    config = supervisor.config
+    lines = ["", "Signalbox is up. Stop it with Ctrl-C; its state stays in " + str(config.folder), ""]
+    if "functions" in config.parts:
+        lines += [
+            f"  events      POST {config.url('functions')}/runtime/webhooks/eventgrid?functionName=intake",
+            f"  status      {config.url('functions')}/api/status",
+        ]
+    if "github" in config.parts:
+        lines.append(f"  workflows   {config.url('github')}/{config.repository}/actions")
+    lines += [
+        f"  models      mlflow ui --backend-store-uri {config.mlflow_uri}",
+        f"  logs        {config.folder / 'logs'}",
+        "",
+        "Put data in with: signalbox upload FILE… --folder NAME",
+    ]
+    return "\n".join(lines)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from local.demo import run_demo  # noqa: PLC0415 - brings what only the demo needs
+
+    return run_demo(options.dir.resolve(), dict(os.environ))
