@@ -1,0 +1,285 @@
+"""GitHubRest against a real HTTP server: what is sent, and what becomes of every way in which a call can end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jsonschema
+import pytest
+
+from functions.adapters import github
+from functions.adapters.github import GitHubRest
+from functions.core.dispatch import Dispatch
+from functions.core.github import Answer, NoAnswer
+from functions.core.payload import build_request
+
+TOKEN = "github_pat_made_up"
+SINCE = datetime(2026, 11, 20, 12, 0, 0, 999_999, tzinfo=UTC)
+
+
+@dataclass
+class Request:
+    """What came in."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """The path without its query."""
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query's values."""
+        return parse_qs(urlsplit(self.target).query, strict_parsing=True)
+
+
+@dataclass
+class Server:
+    """A small server; `answer` is written as it stands, `reset` closes the connection hard, None never answers."""
+
+    answer: bytes | None = b"HTTP/1.1 204 No Content\r\n\r\n"
+    reset: bool = False
+    url: str = ""
+    requests: list[Request] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer requests on one connection."""
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                method, target, _ = head[0].split(" ")
+                headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                self.requests.append(Request(method, target, headers, body))
+                if self.reset:
+                    linger = struct.pack("ii", 1, 0)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    break
+                if self.answer is None:
+                    await asyncio.Event().wait()
+                writer.write(self.answer or b"")
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def running(server: Server) -> AsyncIterator[Server]:
+    """The server on a free port of 127.0.0.1."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        await server.serve(reader, writer)
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listener.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def response(status: str, body: str = "", **headers: str) -> bytes:
+    """An HTTP response."""
+    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    lines.append(f"Content-Length: {len(body.encode())}")
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+def a_request() -> dict[str, Any]:
+    """The body of a dispatch."""
+    dispatch = Dispatch(
+        id="sb-aaaaaaaaaaaaaaaaaaaa",
+        route="train",
+        key="digits",
+        event_type="storage-blobcreated",
+        repository="octo/models",
+        source="Microsoft.Storage.BlobCreated",
+        subject="/s/é",
+        data={"url": "u"},
+        event_count=1,
+        manifest=None,
+        created=SINCE,
+    )
+    return dict(build_request(dispatch))
+
+
+@pytest.fixture
+def operation(contracts: Path) -> Callable[[str, str], dict[str, Any]]:
+    """Finds an operation of GitHub's published description."""
+    document = json.loads((contracts / "github/openapi.pruned.json").read_bytes())
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                target: Any = document
+                for part in node["$ref"].removeprefix("#/").split("/"):
+                    target = target[part]
+                return resolved(target)
+            return {name: resolved(value) for name, value in node.items() if name != "responses"}
+        return [resolved(item) for item in node] if isinstance(node, list) else node
+
+    return lambda method, path: dict(resolved(document["paths"][path][method]))
+
+
+async def test_the_dispatch_request(operation: Callable[[str, str], dict[str, Any]]) -> None:
+    """POST to the documented path, with a body that GitHub's own description accepts."""
+    async with running(Server()) as server:
+        answer = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+    assert answer == Answer(204, {}, "")
+    (request,) = server.requests
+    described = operation("post", "/repos/{owner}/{repo}/dispatches")
+    assert (request.method, request.target) == ("POST", "/repos/octo/models/dispatches")
+    assert request.headers["content-type"] == "application/json"
+    assert json.loads(request.body) == a_request()
+    jsonschema.validate(json.loads(request.body), described["requestBody"]["content"]["application/json"]["schema"])
+
+
+async def test_the_listing_request(operation: Callable[[str, str], dict[str, Any]]) -> None:
+    """GET with the documented parameters only, each of the documented type."""
+    async with running(Server(response("200 OK", '{"workflow_runs": []}'))) as server:
+        answer = await GitHubRest(server.url, TOKEN).list_runs("octo/models", SINCE, 3)
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body) == (200, '{"workflow_runs": []}')
+    (request,) = server.requests
+    assert (request.method, request.path) == ("GET", "/repos/octo/models/actions/runs")
+    assert request.query == {
+        "event": ["repository_dispatch"],
+        "created": [">=2026-11-20T12:00:00Z"],
+        "per_page": ["100"],
+        "page": ["3"],
+    }
+    described = {
+        parameter["name"]: parameter["schema"]
+        for parameter in operation("get", "/repos/{owner}/{repo}/actions/runs")["parameters"]
+        if parameter["in"] == "query"
+    }
+    for name, (value,) in request.query.items():
+        instance = int(value) if described[name]["type"] == "integer" else value
+        jsonschema.validate(instance, {key: item for key, item in described[name].items() if key != "format"})
+
+
+async def test_headers() -> None:
+    """Token, API version, and the User-Agent without which GitHub refuses."""
+    async with running(Server()) as server:
+        await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+    headers = server.requests[0].headers
+    assert headers["authorization"] == f"Bearer {TOKEN}"
+    assert headers["accept"] == "application/vnd.github+json"
+    assert headers["x-github-api-version"] == "2022-11-28"
+    assert headers["user-agent"] == "signalbox"
+
+
+async def test_a_netrc_does_not_replace_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engineer's own credentials for the same host are never sent instead of ours."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with running(Server()) as server:
+        await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+    assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(status: int) -> None:
+    """The token goes to no other address, and a moved repository is told."""
+    async with running(Server()) as elsewhere:
+        moved = response(f"{status} Moved", Location=f"{elsewhere.url}/repositories/1/dispatches")
+        async with running(Server(moved)) as server:
+            answer = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.headers["location"]) == (status, f"{elsewhere.url}/repositories/1/dispatches")
+    assert len(server.requests) == 1
+    assert not elsewhere.requests
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422, 429, 500, 503])
+async def test_every_status_is_an_answer(status: int) -> None:
+    """Status, headers in lower case and body come back as they are; nothing is sent again from here."""
+    told = response(f"{status} X", '{"message": "é"}', Retry_After="7", X_RateLimit_Remaining="0")
+    async with running(Server(told)) as server:
+        answer = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body) == (status, '{"message": "é"}')
+    assert (answer.headers["retry-after"], answer.headers["x-ratelimit-remaining"]) == ("7", "0")
+    assert len(server.requests) == 1
+
+
+async def test_a_refused_connection_never_got_there(free_port: Callable[[], int]) -> None:
+    """Nobody listens: it can be sent again without looking."""
+    answer = await GitHubRest(f"http://127.0.0.1:{free_port()}", TOKEN).create_dispatch("octo/models", a_request())
+    assert isinstance(answer, NoAnswer)
+    assert answer.reached is False
+    assert "GitHub" in answer.reason
+
+
+async def test_an_unknown_name_never_got_there() -> None:
+    """The name does not resolve: neither did the request leave."""
+    answer = await GitHubRest("https://github.invalid", TOKEN).create_dispatch("octo/models", a_request())
+    assert isinstance(answer, NoAnswer)
+    assert answer.reached is False
+
+
+async def test_a_reset_after_the_request_is_unknown() -> None:
+    """GitHub read it and the connection broke: it may have been taken."""
+    async with running(Server(reset=True)) as server:
+        answer = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+    assert isinstance(answer, NoAnswer)
+    assert answer.reached is True
+    assert len(server.requests) == 1
+
+
+async def test_a_reset_on_a_connection_used_before_is_unknown() -> None:
+    """The pooled connection breaks under the second request: unknown, and not sent again from here."""
+    async with running(Server()) as server:
+        rest = GitHubRest(server.url, TOKEN)
+        assert await rest.create_dispatch("octo/models", a_request()) == Answer(204, {}, "")
+        server.reset = True
+        answer = await rest.create_dispatch("octo/models", a_request())
+    assert isinstance(answer, NoAnswer)
+    assert answer.reached is True
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"])
+async def test_an_answer_that_does_not_come_is_unknown(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence, and an answer that stops in its middle: it may have been taken."""
+    monkeypatch.setattr(github, "_TIMEOUT", (5, 0.3))
+    async with running(Server(answer)) as server:
+        found = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+    assert isinstance(found, NoAnswer)
+    assert found.reached is True
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", b"HTTP/1.1 99999 X\r\n\r\n", b"\r\n" * 200])
+async def test_an_answer_that_is_no_http_is_unknown(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a broken proxy writes is no exception, and no proof that GitHub did not take it."""
+    monkeypatch.setattr(github, "_TIMEOUT", (5, 0.3))
+    async with running(Server(answer)) as server:
+        found = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+    assert isinstance(found, NoAnswer)
+    assert found.reached is True

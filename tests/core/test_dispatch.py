@@ -1,0 +1,200 @@
+"""The ledger's next step, from every state and for every answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.core.dispatch import (
+    HEARD_WITHIN,
+    RUN_SETTLES,
+    SENDING_TIMEOUT,
+    Dispatch,
+    State,
+    Step,
+    after_answer,
+    after_listing,
+    begin,
+    next_look,
+)
+from functions.core.github import Dead, Park, Retry, Run, Sent, Unknown
+
+from .strategies import NOW, a_dispatch, dispatches
+
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+SENDING = a_dispatch(state=State.SENDING, attempts=1, sending_since=NOW)
+SENT = a_dispatch(state=State.SENT, attempts=1, sending_since=NOW, sent=NOW)
+
+
+def a_run(number: int = 1, *, status: str = "completed", conclusion: str = "success", title: str = SENT.id) -> Run:
+    """A run whose name holds the dispatch's id."""
+    return Run(number, f"train {title}", status, conclusion, f"https://github/{number}")
+
+
+class TestRow:
+    """A row travels as text."""
+
+    @given(dispatches)
+    def test_is_read_back(self, dispatch: Dispatch) -> None:
+        """Every field, whatever it holds, in ASCII; the version is the store's."""
+        assert Dispatch.from_text(dispatch.to_text(), "v") == replace(dispatch, version="v")
+        assert Dispatch.from_text(dispatch.to_text(), "v").version == "v"
+        assert dispatch.to_text().isascii()
+
+    def test_leaves_out_what_it_does_not_know(self) -> None:
+        """A row of a later version with a further key is read."""
+        row = {**json.loads(SENT.to_text()), "budget": 7}
+        assert Dispatch.from_text(json.dumps(row), "v") == SENT
+
+    @pytest.mark.parametrize("state", State)
+    def test_is_final_or_not(self, state: State) -> None:
+        """A state is final, or waits for a run, or neither; never both."""
+        dispatch = a_dispatch(state=state)
+        assert dispatch.is_final == (state in {State.DONE, State.DEAD, State.EMPTY})
+        assert dispatch.waits_for_run == (state in {State.SENDING, State.SENT, State.CONFIRMED})
+
+
+class TestBegin:
+    """Whether it may be sent now."""
+
+    def test_ready_becomes_sending(self) -> None:
+        """One more attempt, from now, and the last reason is gone."""
+        ready = a_dispatch(attempts=2, reason="limit", not_before=NOW)
+        assert begin(ready, NOW) == Step(
+            replace(ready, state=State.SENDING, attempts=3, reason="", not_before=None, sending_since=NOW)
+        )
+
+    @given(st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=9)))
+    def test_never_before_its_time(self, left: timedelta) -> None:
+        """A message that comes early is put back for exactly what is left."""
+        ready = a_dispatch(not_before=NOW + left)
+        assert begin(ready, NOW) == Step(ready, left)
+
+    @pytest.mark.parametrize(
+        ("age", "again"), [(timedelta(), SENDING_TIMEOUT), (59 * SECOND, SECOND), (MINUTE * 9, SECOND)]
+    )
+    def test_sending_is_left_alone(self, age: timedelta, again: timedelta) -> None:
+        """Somebody is sending it, or was: only a look at GitHub's runs may change that."""
+        assert begin(SENDING, NOW + age) == Step(SENDING, again)
+
+    @pytest.mark.parametrize("state", [state for state in State if state not in {State.READY, State.SENDING}])
+    def test_nothing_else_is_sent(self, state: State) -> None:
+        """A late or repeated message does nothing."""
+        dispatch = a_dispatch(state=state)
+        step = begin(dispatch, NOW)
+        assert step.dispatch is dispatch
+        assert step.again is None
+
+
+class TestAfterAnswer:
+    """What follows from GitHub's answer."""
+
+    @pytest.mark.parametrize(
+        ("verdict", "changes", "again"),
+        [
+            (Sent(), {"state": State.SENT, "sent": NOW + SECOND}, None),
+            (Retry(MINUTE, "x"), {"state": State.READY, "not_before": NOW + SECOND + MINUTE, "reason": "x"}, MINUTE),
+            (Unknown("reset"), {"sending_since": NOW + SECOND, "reason": "reset"}, RUN_SETTLES),
+            (Park("token"), {"state": State.PARKED, "reason": "token"}, None),
+            (Dead("422"), {"state": State.DEAD, "reason": "422"}, None),
+        ],
+    )  # fmt: skip
+    def test_each_verdict(self, verdict: object, changes: dict[str, object], again: timedelta | None) -> None:
+        """Sent waits for its run, retry for its time, unknown for a look, parked for a person, dead for nobody."""
+        expected = Step(replace(SENDING, **changes), again)  # type: ignore[arg-type]
+        assert after_answer(SENDING, verdict, NOW + SECOND) == expected  # type: ignore[arg-type]
+
+    @given(st.timedeltas(min_value=SECOND, max_value=timedelta(days=9)), st.timedeltas(timedelta(), timedelta(days=9)))
+    def test_retry_is_kept_until_its_time(self, after: timedelta, since: timedelta) -> None:
+        """Whenever its message comes, it is not sent before GitHub allowed it."""
+        retried = after_answer(SENDING, Retry(after, "limit"), NOW).dispatch
+        step = begin(retried, NOW + since)
+        assert (step.dispatch.state is State.SENDING) == (since >= after)
+
+
+class TestAfterListing:
+    """What a listing of runs says."""
+
+    @pytest.mark.parametrize("dispatch", [SENDING, SENT, replace(SENT, state=State.CONFIRMED)])
+    def test_a_run_confirms(self, dispatch: Dispatch) -> None:
+        """Its run is noted; it goes on, so it is confirmed and not done."""
+        found = after_listing(dispatch, (a_run(7, status="in_progress"),), NOW).dispatch
+        assert (found.state, found.run_id, found.run_url, found.conclusion) == (
+            State.CONFIRMED,
+            7,
+            "https://github/7",
+            "",
+        )
+        assert (found.sent, found.looked, found.reason) == (NOW, NOW, "")
+
+    @pytest.mark.parametrize("conclusion", ["success", "failure", "cancelled"])
+    def test_an_ended_run_is_done(self, conclusion: str) -> None:
+        """Done says that the run ended, and its conclusion how."""
+        done = after_listing(SENT, (a_run(conclusion=conclusion),), NOW).dispatch
+        assert (done.state, done.conclusion) == (State.DONE, conclusion)
+
+    def test_several_runs(self) -> None:
+        """The oldest run stands for all; it is done when all ended; the worst news is told."""
+        runs = (a_run(9, conclusion="failure"), a_run(3), a_run(5, conclusion=""))
+        done = after_listing(SENT, runs, NOW).dispatch
+        assert (done.state, done.run_id, done.conclusion) == (State.DONE, 3, "unknown")
+        assert after_listing(SENT, runs[:2], NOW).dispatch.conclusion == "failure"
+        going = after_listing(SENT, (*runs, a_run(4, status="queued")), NOW).dispatch
+        assert (going.state, going.conclusion) == (State.CONFIRMED, "")
+
+    def test_runs_of_others_say_nothing(self) -> None:
+        """Only a run whose name holds this id counts."""
+        step = after_listing(SENT, (a_run(title="sb-bbbbbbbbbbbbbbbbbbbb"),), NOW)
+        assert step == Step(replace(SENT, looked=NOW))
+
+    @pytest.mark.parametrize(("reason", "patience"), [("", SENDING_TIMEOUT), ("reset", RUN_SETTLES)])
+    def test_without_a_run_an_unknown_is_sent_again_in_time(self, reason: str, patience: timedelta) -> None:
+        """A run may still appear for a while; only after that it is ready again."""
+        unknown = replace(SENDING, reason=reason)
+        early = after_listing(unknown, (), NOW + patience - SECOND)
+        assert early == Step(replace(unknown, looked=NOW + patience - SECOND), SECOND)
+        step = after_listing(unknown, (), NOW + patience)
+        assert (step.dispatch.state, step.again) == (State.READY, timedelta())
+        assert "no answer to attempt 1" in step.dispatch.reason
+
+    def test_unheard(self) -> None:
+        """Accepted, but no run in time: parked, with what the workflow must do."""
+        assert after_listing(SENT, (), NOW + HEARD_WITHIN).dispatch.state is State.SENT
+        parked = after_listing(SENT, (), NOW + HEARD_WITHIN + SECOND).dispatch
+        assert parked.state is State.PARKED
+        assert parked.reason.startswith("unheard")
+        assert "run-name" in parked.reason
+        assert SENT.event_type in parked.reason
+
+    def test_a_confirmed_dispatch_stays_so(self) -> None:
+        """One listing without its run does not take back what was seen."""
+        confirmed = replace(SENT, state=State.CONFIRMED, run_id=1)
+        assert after_listing(confirmed, (), NOW + timedelta(days=1)).dispatch.state is State.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("ages", "delay"),
+    [
+        ([], 3 * SECOND),
+        ([SECOND], 3 * SECOND),
+        ([2 * MINUTE], 15 * SECOND),
+        ([15 * MINUTE], MINUTE),
+        ([timedelta(days=1), SECOND], 3 * SECOND),
+    ],
+)
+def test_looks_often_while_a_dispatch_is_fresh(ages: list[timedelta], delay: timedelta) -> None:
+    """The youngest decides."""
+    assert next_look([replace(SENT, sent=NOW - age) for age in ages], NOW) == delay
+
+
+@pytest.mark.parametrize("name", ["sent", "sending_since", "created"])
+def test_age_counts_from_the_last_step_that_is_known(name: str) -> None:
+    """Sent, else sending, else created."""
+    times: dict[str, datetime | None] = {"sent": None, "sending_since": None, "created": NOW - timedelta(days=1)}
+    waiting = replace(SENT, **{**times, name: NOW})  # type: ignore[arg-type]
+    assert next_look([waiting], NOW) == 3 * SECOND

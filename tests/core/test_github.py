@@ -1,0 +1,226 @@
+"""Reading GitHub's answers."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from functions.core.github import (
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    Answer,
+    Dead,
+    NoAnswer,
+    Park,
+    Retry,
+    Run,
+    Sent,
+    Unknown,
+    Verdict,
+    is_rate_limited,
+    read_dispatch_answer,
+    read_runs,
+    wait_for,
+)
+
+from .strategies import NOW, any_text, json_values
+
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+RESET = str(int(NOW.timestamp()) + 600)
+NOTHING_LEFT = {"x-ratelimit-reset": RESET, "x-ratelimit-remaining": "0"}
+DATE = "Fri, 20 Nov 2026 12:00:00 GMT"
+
+header_values = (
+    any_text
+    | st.integers().map(str)
+    | st.floats().map(str)
+    | st.sampled_from([DATE, "", "²", "1" * 5_000, "Mon, 01 Jan 2020 00:00:00 +99999999999999999999"])
+)
+answers = st.builds(
+    Answer,
+    st.integers(100, 599),
+    st.dictionaries(
+        st.sampled_from(["retry-after", "x-ratelimit-reset", "x-ratelimit-remaining", "date", "location"]),
+        header_values,
+    ),
+    any_text | json_values.map(json.dumps),
+)
+
+
+def read(answer: Answer | NoAnswer, attempt: int = 1) -> Verdict:
+    """The verdict on an answer that came at NOW."""
+    return read_dispatch_answer(answer, repository="octo/models", attempt=attempt, now=NOW)
+
+
+@given(answers, st.integers(0, 10**6))
+@example(Answer(429, {"retry-after": "²"}), 1)
+@example(Answer(429, {"retry-after": "1" * 5_000}), 1)
+@example(Answer(503, {"date": "Mon, 01 Jan 2020 00:00:00 +99999999999999999999"}), 1)
+@example(Answer(400, {}, "[" * 100_000), 1)
+def test_any_answer_has_a_verdict(answer: Answer, attempt: int) -> None:
+    """Whatever stands in an answer, there is a verdict; a retry waits at least a second and stays in the calendar."""
+    verdict = read(answer, attempt)
+    if isinstance(verdict, Retry):
+        assert verdict.after >= SECOND
+        assert NOW + verdict.after > NOW
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_accepted(status: int) -> None:
+    """204 is success, not failure; so are its neighbours."""
+    assert read(Answer(status)) == Sent()
+
+
+@pytest.mark.parametrize("status", [429, 408, 500, 502, 503, 504, 520, 529, 599])
+def test_passing_trouble_is_sent_again(status: int) -> None:
+    """Limits and server faults pass."""
+    assert read(Answer(status)) == Retry(FIRST_WAIT, f"GitHub answered {status}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (Answer(401, {}, '{"message": "Bad credentials"}'), "GitHub answered 401 (Bad credentials): renew PAT_TOKEN"),
+        (Answer(403), "needs 'Contents: write' on octo/models"),
+        (Answer(404), "octo/models does not exist, or the token may not see it"),
+        (Answer(301, {"location": "https://api.github.com/repositories/1"}), "moved to https://api.github.com/repositories/1"),
+        *((Answer(status), "moved to another address") for status in (300, 302, 303, 304, 307, 308)),
+    ],
+)  # fmt: skip
+def test_what_a_person_can_mend_is_parked(answer: Answer, says: str) -> None:
+    """A bad token, a repository that is gone or hidden, every redirect: kept, with what to mend."""
+    verdict = read(answer)
+    assert isinstance(verdict, Park)
+    assert says in verdict.reason
+
+
+@pytest.mark.parametrize("status", [400, 405, 410, 413, 422, 451])
+def test_refused_for_good(status: int) -> None:
+    """422 and the like will never succeed; GitHub's own words are kept, cut to a length."""
+    verdict = read(Answer(status, {}, json.dumps({"message": "x" * 999})))
+    assert verdict == Dead(f"GitHub answered {status} ({'x' * 300})")
+
+
+@pytest.mark.parametrize("body", ["", "no json", "[]", "null", '{"message": 5}', '{"message": ""}', "[" * 100_000])
+def test_an_answer_may_have_no_message(body: str) -> None:
+    """Then the status stands alone."""
+    assert read(Answer(422, {}, body)) == Dead("GitHub answered 422")
+
+
+def test_no_answer() -> None:
+    """Only a request that surely never got there is sent again without looking."""
+    assert read(NoAnswer("refused", reached=False), 2) == Retry(2 * MINUTE, "refused")
+    assert read(NoAnswer("reset", reached=True)) == Unknown("reset")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "limited"),
+    [
+        ({"retry-after": "60"}, "", True),
+        ({"x-ratelimit-remaining": "0"}, "", True),
+        ({"x-ratelimit-remaining": "1"}, "", False),
+        ({}, '{"message": "You have exceeded a Secondary Rate limit"}', True),
+        ({}, '{"message": "Resource not accessible"}', False),
+    ],
+)
+def test_a_403_is_a_limit_or_a_refusal(headers: dict[str, str], body: str, *, limited: bool) -> None:
+    """By its headers, or by GitHub's words where a secondary limit comes without."""
+    answer = Answer(403, headers, body)
+    assert is_rate_limited(answer) is limited
+    assert isinstance(read(answer), Retry if limited else Park)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after": "90"}, 90 * SECOND),
+        ({"retry-after": " 90 "}, 90 * SECOND),
+        ({"retry-after": "90.5"}, 90.5 * SECOND),
+        ({"retry-after": "0"}, SECOND),
+        ({"retry-after": "-5"}, MINUTE),
+        ({"retry-after": "soon"}, MINUTE),
+        ({"retry-after": "Fri, 20 Nov 2026 13:00:00 GMT", "date": DATE}, 60 * MINUTE),
+        ({"retry-after": "Fri, 20 Nov 2026 11:00:00 GMT", "date": DATE}, SECOND),
+        ({"retry-after": "7", "x-ratelimit-reset": RESET, "x-ratelimit-remaining": "0"}, 7 * SECOND),
+        ({"x-ratelimit-reset": RESET, "x-ratelimit-remaining": "0"}, 600 * SECOND),
+        ({"x-ratelimit-reset": RESET, "x-ratelimit-remaining": "3"}, MINUTE),
+        ({"x-ratelimit-reset": RESET}, MINUTE),
+        ({"x-ratelimit-reset": "x", "x-ratelimit-remaining": "0"}, MINUTE),
+        ({**NOTHING_LEFT, "date": "Fri, 20 Nov 2026 12:05:00 GMT"}, 300 * SECOND),
+        ({**NOTHING_LEFT, "date": "Fri, 20 Nov 2026 11:55:00 -0000"}, 900 * SECOND),
+        ({**NOTHING_LEFT, "date": "Fri, 20 Nov 2026 13:00:00 GMT"}, SECOND),
+        ({**NOTHING_LEFT, "date": "whenever"}, 600 * SECOND),
+        ({}, MINUTE),
+    ],
+)  # fmt: skip
+def test_waits_as_github_asks(headers: dict[str, str], wait: timedelta) -> None:
+    """retry-after, else the reset against GitHub's own clock, else a minute."""
+    assert wait_for(Answer(429, headers), 1, NOW) == wait
+
+
+@given(st.integers(1, 10**9), st.booleans(), st.integers(1, 9))
+def test_never_earlier_than_github_asked(seconds: int, as_date: bool, attempt: int) -> None:
+    """In either form of retry-after, whatever the attempt."""
+    moment = NOW + min(seconds, 10**8) * SECOND
+    asked = format_datetime(moment) if as_date else str(seconds)
+    wait = wait_for(Answer(503, {"retry-after": asked, "date": DATE}), attempt, NOW)
+    assert wait >= (moment - NOW if as_date else timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize(("attempt", "wait"), [(0, 1), (1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (50, 60), (10**9, 60)])
+def test_doubles_up_to_an_hour(attempt: int, wait: int) -> None:
+    """Without a word from GitHub the pauses grow, within bounds."""
+    assert wait_for(Answer(500), attempt, NOW) == wait * MINUTE
+    assert wait * MINUTE <= LONGEST_WAIT
+
+
+def a_listing(*runs: Any) -> Answer:
+    """A listing of runs."""
+    return Answer(200, {}, json.dumps({"total_count": len(runs), "workflow_runs": runs}))
+
+
+def test_runs_are_read() -> None:
+    """Id, title, status, conclusion and address; odd entries are passed over, missing fields are empty."""
+    whole = {
+        "id": 7,
+        "display_title": "train sb-1",
+        "status": "completed",
+        "conclusion": "success",
+        "html_url": "https://github.com/o/r/actions/runs/7",
+        "name": "train",
+    }
+    assert read_runs(a_listing(whole, {"id": 8, "conclusion": None}, {"id": "9"}, None, [])) == (
+        Run(7, "train sb-1", "completed", "success", "https://github.com/o/r/actions/runs/7"),
+        Run(8, "", "", "", ""),
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(404, {}, '{"workflow_runs": []}'),
+        Answer(200, {}, ""),
+        Answer(200, {}, "[]"),
+        Answer(200, {}, "null"),
+        Answer(200, {}, "{}"),
+        Answer(200, {}, '{"workflow_runs": {}}'),
+        Answer(200, {}, "[" * 100_000),
+    ],
+)
+def test_what_is_no_listing_is_none(answer: Answer) -> None:
+    """A listing without the run must be told from no listing at all: only the first lets a dispatch be sent again."""
+    assert read_runs(answer) is None
+    assert read_runs(a_listing()) == ()
+
+
+@given(json_values)
+def test_any_listing_is_read_or_none(value: object) -> None:
+    """Whatever the body holds."""
+    runs = read_runs(Answer(200, {}, json.dumps({"workflow_runs": value})))
+    assert (runs is None) == (not isinstance(value, list))

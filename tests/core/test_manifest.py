@@ -1,0 +1,100 @@
+"""The manifest's bytes, its header, and the identities that it lists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.core.events import Event, identity_digest, parse
+from functions.core.manifest import Header, build, entry, identities
+
+from .strategies import NOW, any_event, any_text, blob_event, blob_events, times
+
+headers = st.builds(
+    Header,
+    any_text,
+    any_text,
+    st.integers(0),
+    st.integers(0),
+    st.none() | times,
+    st.none() | times,
+    times,
+    st.integers(0),
+    st.integers(0),
+    st.integers(0),
+)
+
+
+def built(events: list[Event]) -> tuple[bytes, Header]:
+    """A manifest of these events."""
+    return build("sb-1", events, sealed=NOW, lines=9, duplicates=2, superseded=1)
+
+
+@given(st.lists(blob_events, max_size=5))
+def test_header_says_what_the_body_holds(events: list[Event]) -> None:
+    """Count, size, digest and times are those of the bytes that were written."""
+    body, header = built(events)
+    assert header.count == len(events) == body.count(b"\n")
+    assert header.size == len(body)
+    assert header.sha256 == hashlib.sha256(body).hexdigest()
+    times_of = [event.time for event in events if event.time]
+    assert (header.first_event, header.last_event) == (min(times_of, default=None), max(times_of, default=None))
+    assert (header.lines, header.duplicates, header.superseded, header.sealed) == (9, 2, 1, NOW)
+
+
+@given(headers)
+def test_header_is_read_back(header: Header) -> None:
+    """It is one ASCII text, and nothing of it is lost."""
+    assert Header.from_text(header.to_text()) == header
+    assert header.to_text().isascii()
+
+
+@given(st.lists(blob_events, max_size=5))
+def test_identities_are_those_of_the_events(events: list[Event]) -> None:
+    """A later window is compared with exactly these; empty lines are passed over."""
+    body, _ = built(events)
+    lines = [*body.splitlines(keepends=True), b"\n", b""]
+    assert list(identities(lines)) == [identity_digest(event) for event in events]
+
+
+def test_entry_of_a_blob() -> None:
+    """What it takes to fetch exactly this version, and to find the event again."""
+    event = parse(blob_event(contentLength=7))
+    assert entry(event) == {
+        "url": "https://acme.blob.core.windows.net/training-data/digits/part-01.csv",
+        "etag": "0x8D1",
+        "size": 7,
+        "sequencer": "0001",
+        "event_id": "id-1",
+        "event_time": "2026-11-20T11:59:00.000000Z",
+        "type": "Microsoft.Storage.BlobCreated",
+        "subject": "/blobServices/default/containers/training-data/blobs/digits/part-01.csv",
+        "identity": identity_digest(event),
+    }
+
+
+def test_missing_values_are_null() -> None:
+    """A blob without etag, size and sequencer, and an event about no blob."""
+    bare = entry(parse(blob_event(eTag=None, contentLength=None, sequencer=None, eventTime=None)))
+    assert [bare[name] for name in ("etag", "size", "sequencer", "event_time")] == [None] * 4
+    other = entry(any_event({}, "s", "1"))
+    assert [other[name] for name in ("url", "etag", "size", "sequencer")] == [None] * 4
+
+
+@given(st.text())
+def test_any_name_stays_one_line(path: str) -> None:
+    """JSON Lines: a newline in a blob's name is no newline in the file."""
+    body, _ = built([parse(blob_event(path))])
+    assert body.count(b"\n") == 1
+    assert json.loads(body)["subject"].endswith(path)
+
+
+def test_times_of_timeless_events_are_null() -> None:
+    """A manifest without any time says so."""
+    _, header = built([parse(blob_event(eventTime=None))])
+    assert header.first_event is None
+    assert isinstance(header.sealed, datetime)

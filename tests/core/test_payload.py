@@ -1,0 +1,130 @@
+"""The request that GitHub gets."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from functions.core.dispatch import Dispatch, ManifestRef
+from functions.core.payload import LARGEST_DATA, build_request, jittered, trim_data, trim_subject
+from functions.core.routes import LONGEST_KEY
+from functions.core.values import compact_json, digest
+
+from .strategies import a_dispatch, any_event, any_text, json_objects
+
+GITHUB_KEYS, GITHUB_BYTES = 10, 64 * 1024
+EMOJI = "\N{STEAM LOCOMOTIVE}"
+
+
+def request_of(data: Any, subject: str, key: str = "") -> dict[str, Any]:
+    """The request for an event with this data and subject, trimmed as intake and closer do."""
+    event = any_event(data, subject, "1")
+    manifest = ManifestRef("https://x/manifests/sb-1.jsonl", "0" * 64, 1, 1)
+    dispatch = a_dispatch(key=key, data=trim_data(event.data), subject=trim_subject(event.subject), manifest=manifest)
+    stored = Dispatch.from_text(dispatch.to_text(), "v")
+    return build_request(stored)
+
+
+def strict(text: str) -> Any:
+    """JSON without Python's extensions."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+large_objects = st.dictionaries(
+    st.integers(0, 200).map(lambda n: f"{n}{EMOJI * n}"),
+    st.integers(0, 6_000).map(lambda n: EMOJI * n) | st.lists(any_text, max_size=300) | json_objects,
+    max_size=60,
+)
+
+
+@given(json_objects | large_objects, any_text | st.integers(0, 20_000).map(lambda n: EMOJI * n))
+@example({f"{n}" + "é" * 99: "x" * 3_000 for n in range(60)}, EMOJI * 10_000)
+@example({"a" * 70_000: 1, "b": "x" * 70_000, "c": ["x" * 70_000]}, "s")
+@example({f"f{n}": "x" * 1_990 for n in range(40)}, "\0" * 10_000)
+@example({"x": float("nan"), "y": [float("inf")], "z": {"a": float("-inf")}}, "s")
+def test_any_event_fits(data: Any, subject: str) -> None:
+    """At most 10 keys, under 64 KB and strict JSON, whatever the event held and however its text is escaped."""
+    request = request_of(data, subject, key=EMOJI * LONGEST_KEY + "~" + digest("key"))
+    body = compact_json(request)
+    payload = strict(body)["client_payload"]
+    assert len(payload) <= GITHUB_KEYS
+    assert len(body.encode()) < GITHUB_BYTES
+    assert len(compact_json(payload["data"])) <= LARGEST_DATA
+
+
+@given(json_objects.filter(lambda data: compact_json(data).count("Infinity") + compact_json(data).count("NaN") == 0))
+def test_small_data_stays_whole(data: Any) -> None:
+    """What older workflows read stands where they read it, unchanged."""
+    assert trim_data(data) == data
+
+
+def test_payload_keys() -> None:
+    """The names that workflows rely on."""
+    payload = request_of({"runId": "train-1"}, "/s", "digits")["client_payload"]
+    assert payload == {
+        "schema": 1,
+        "dispatch_id": "sb-aaaaaaaaaaaaaaaaaaaa",
+        "event_source": "Microsoft.Storage.BlobCreated",
+        "event_type": "storage-blobcreated",
+        "route": "train",
+        "key": "digits",
+        "subject": "/s",
+        "data": {"runId": "train-1"},
+        "manifest": {"url": "https://x/manifests/sb-1.jsonl", "sha256": "0" * 64, "count": 1, "bytes": 1},
+        "replay": 0,
+    }
+    assert build_request(a_dispatch())["client_payload"]["manifest"] is None  # type: ignore[index, call-overload]
+
+
+def test_large_data_keeps_its_first_fields() -> None:
+    """Long texts are cut, what has no room is left out, and both are named."""
+    data: Any = {"runId": "train-1", "log": "x" * 50_000, "list": ["y" * 50_000], "end": 1}
+    kept = trim_data(data)
+    assert kept == {"runId": "train-1", "log": "x" * 2_000, "end": 1, "_trimmed": ["log", "list"]}
+
+
+def test_numbers_that_json_lacks_are_null() -> None:
+    """Python reads NaN and Infinity, GitHub does not."""
+    nan, infinite = float("nan"), float("inf")
+    assert trim_data({"a": nan, "b": [infinite, 1.5], "c": {"d": -infinite}}) == {
+        "a": None,
+        "b": [None, 1.5],
+        "c": {"d": None},
+    }
+
+
+def test_depth_is_cut() -> None:
+    """Twenty levels are kept; no event is so deep that the payload cannot be written."""
+    deep: Any = 1
+    for _ in range(90):
+        deep = [deep]
+    text = compact_json(trim_data({"a": deep, "b": {"c": 2}}))
+    assert text.count("[") == 20
+    assert strict(text)["b"] == {"c": 2}
+
+
+@given(any_text)
+def test_a_short_subject_stays(subject: str) -> None:
+    """Only what outgrows its room is cut."""
+    assert trim_subject(subject) == subject
+
+
+@given(st.timedeltas(min_value=timedelta(), max_value=timedelta(days=7)), st.floats(0, 1, exclude_max=True))
+def test_jitter_only_adds(delay: timedelta, share: float) -> None:
+    """Never earlier than asked, and at most a tenth later."""
+    assert delay <= jittered(delay, share) <= delay * 1.1 + timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_jitter_is_a_share_of_the_delay(share: float) -> None:
+    """No share, no jitter; half of it adds a twentieth."""
+    assert jittered(timedelta(seconds=100), share) == timedelta(seconds=100 + 10 * share)
