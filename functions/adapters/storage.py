@@ -5,7 +5,6 @@ Follows the REST references of Blob, Queue and Table storage.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,7 +35,7 @@ from functions.adapters.account import (
     translation,
 )
 from functions.adapters.threads import in_thread, iterate_in_thread
-from functions.core.dispatch import Dispatch
+from functions.core.dispatch import Dispatch, readable
 from functions.core.manifest import Header
 from functions.core.values import JsonObject, compact_json
 from functions.core.windows import Head, Segment
@@ -207,7 +206,8 @@ class AzureStore:
     @in_thread
     @translated
     def read_dispatch(self, dispatch_id: str) -> Dispatch | None:
-        return self._read_dispatch(dispatch_id)
+        row = self._read_row(dispatch_id)
+        return None if row is None else Dispatch.from_text(*row)
 
     @in_thread
     @translated
@@ -235,17 +235,17 @@ class AzureStore:
         notes = self._ledger.query_entities(
             f"PartitionKey eq '{_DISPATCHES}' and RowKey ge '{_OPEN}' and RowKey lt '{_OPEN}~'", select=["RowKey"]
         )
-        rows = [self._read_dispatch(note["RowKey"].removeprefix(_OPEN)) for note in notes]
-        return [row for row in rows if row is not None and not row.is_final]
+        rows = [self._read_row(note["RowKey"].removeprefix(_OPEN)) for note in notes]
+        return [row for row in readable(row for row in rows if row is not None) if not row.is_final]
 
-    def _read_dispatch(self, dispatch_id: str) -> Dispatch | None:
+    def _read_row(self, dispatch_id: str) -> tuple[str, str] | None:
         try:
             entity = self._ledger.get_entity(_DISPATCHES, dispatch_id)
         except ResourceNotFoundError as error:
             if error_code(error) == "TableNotFound":
                 raise
             return None
-        return Dispatch.from_text(_body(entity), str(entity.metadata["etag"]))
+        return _body(entity), str(entity.metadata["etag"])
 
     @in_thread
     @translated
@@ -312,26 +312,17 @@ def _http_date(value: str) -> datetime:
 
 
 def _head_entity(head: Head) -> dict[str, Any]:
-    kept = {
-        "key": head.key,
-        "epoch": head.epoch,
-        "number": head.number,
-        "segment": head.segment,
-        "unfinished": head.unfinished,
-        "last_segment": head.last_segment,
-    }
     return {
         "PartitionKey": head.route,
         "RowKey": head.key_digest,
         "open": head.is_open,
         "unfinished": bool(head.unfinished),
-        "head": compact_json(kept),
+        "head": head.to_text(),
     }
 
 
 def _head(entity: Any) -> Head:
-    kept = json.loads(entity["head"])
-    return Head(route=entity["PartitionKey"], is_open=entity["open"], version=entity.metadata["etag"], **kept)
+    return Head.from_text(entity["head"], str(entity.metadata["etag"]))
 
 
 def _dispatch_entity(dispatch: Dispatch) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -38,6 +38,10 @@ class State(StrEnum):
 
 
 FINAL = frozenset({State.DONE, State.DEAD, State.EMPTY})
+
+
+GONE_FOR = timedelta(hours=1)
+"""A confirmed run that is not listed for so long is taken for deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,17 @@ class Dispatch:
         return Dispatch(**values, version=version)  # type: ignore[arg-type]
 
 
+def readable(rows: Iterable[tuple[str, str]]) -> list[Dispatch]:
+    """Dispatches from (text, version); rows that a later version of the app wrote are left to that version."""
+    found = []
+    for line, version in rows:
+        try:
+            found.append(Dispatch.from_text(line, version))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What becomes of a dispatch, and after how long it must be looked at again (None: nobody needs to)."""
@@ -140,9 +155,6 @@ class Step:
 
 def begin(dispatch: Dispatch, now: datetime) -> Step:
     """May it be sent now? If so its state becomes `sending`, which must be stored before the request goes out."""
-    if dispatch.state is State.SENDING and dispatch.sending_since is not None:
-        left = SENDING_TIMEOUT - (now - dispatch.sending_since)
-        return Step(dispatch, max(left, timedelta(seconds=1)))
     if dispatch.state is not State.READY:
         return Step(dispatch)
     if dispatch.not_before is not None and dispatch.not_before > now:
@@ -168,47 +180,56 @@ def after_answer(dispatch: Dispatch, verdict: Verdict, now: datetime) -> Step:
             retried = replace(dispatch, state=State.READY, not_before=now + after, reason=reason)
             return Step(retried, after)
         case Unknown(reason):
-            return Step(replace(dispatch, sending_since=now, reason=reason), RUN_SETTLES)
+            return Step(replace(dispatch, sending_since=now, reason=reason))
         case Park(reason):
             return Step(replace(dispatch, state=State.PARKED, reason=reason))
         case Dead(reason):  # pragma: no branch - there is no other verdict
             return Step(replace(dispatch, state=State.DEAD, reason=reason))
 
 
-def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> Step:
+def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> Dispatch:
     """What a listing of runs, made after `dispatch` was sent, says about it."""
     found = sorted((run for run in runs if dispatch.id in run.title), key=lambda run: run.id)
     if found:
         run = found[0]
         ended = all(other.status == "completed" for other in found)
-        return Step(
-            replace(
-                dispatch,
-                state=State.DONE if ended else State.CONFIRMED,
-                sent=dispatch.sent or dispatch.sending_since,
-                looked=now,
-                run_id=run.id,
-                run_url=run.url,
-                conclusion=_conclusion(found) if ended else "",
-                reason="",
-            )
+        return replace(
+            dispatch,
+            state=State.DONE if ended else State.CONFIRMED,
+            sent=dispatch.sent or dispatch.sending_since,
+            looked=now,
+            run_id=run.id,
+            run_url=run.url,
+            conclusion=_conclusion(found) if ended else "",
+            reason="",
         )
     looked = replace(dispatch, looked=now)
     if dispatch.state is State.SENDING and dispatch.sending_since is not None:
         patience = RUN_SETTLES if dispatch.reason else SENDING_TIMEOUT
         left = dispatch.sending_since + patience - now
         if left > timedelta():
-            return Step(looked, left)
+            return looked
         reason = f"no answer to attempt {dispatch.attempts} and no run of it, so it is sent again"
-        return Step(replace(looked, state=State.READY, not_before=None, reason=reason), timedelta())
+        return replace(looked, state=State.READY, not_before=None, reason=reason)
     if dispatch.state is State.SENT and dispatch.sent is not None and now - dispatch.sent > HEARD_WITHIN:
         reason = (
             f"unheard: GitHub accepted it, but no run's name holds {dispatch.id}. Let a workflow on the default "
             f"branch of {dispatch.repository} listen to repository_dispatch '{dispatch.event_type}' and put "
             "github.event.client_payload.dispatch_id into its run-name"
         )
-        return Step(replace(looked, state=State.PARKED, reason=reason))
-    return Step(looked)
+        return replace(looked, state=State.PARKED, reason=reason)
+    if dispatch.state is State.CONFIRMED:
+        return _run_gone(dispatch, now)
+    return looked
+
+
+def _run_gone(dispatch: Dispatch, now: datetime) -> Dispatch:
+    """A run that is not listed any more was deleted; a listing can err, so it gets an hour to come back."""
+    if not dispatch.reason or dispatch.looked is None:
+        return replace(dispatch, looked=now, reason=f"run {dispatch.run_id} is not listed any more")
+    if now - dispatch.looked < GONE_FOR:
+        return dispatch
+    return replace(dispatch, state=State.DONE, conclusion="unknown", reason=f"run {dispatch.run_id} was deleted")
 
 
 def _conclusion(runs: list[Run]) -> str:
@@ -217,9 +238,13 @@ def _conclusion(runs: list[Run]) -> str:
     return next((one for one in conclusions if one != "success"), "success")
 
 
-def next_look(waiting: list[Dispatch], now: datetime) -> timedelta:
-    """How long until the next listing of a repository's runs: often while a dispatch is fresh, each minute later on."""
+def next_look(waiting: list[Dispatch], now: datetime, pages: int) -> timedelta:
+    """How long until the next listing of a repository's runs, of which the last one took `pages` requests.
+
+    Often while a dispatch is fresh, each minute later on; longer listings are made more rarely, so that they never
+    use up GitHub's 5,000 requests an hour.
+    """
     youngest = min((now - (item.sent or item.sending_since or item.created) for item in waiting), default=timedelta())
     if youngest < timedelta(minutes=2):
-        return timedelta(seconds=3)
-    return timedelta(seconds=15) if youngest < timedelta(minutes=15) else timedelta(minutes=1)
+        return timedelta(seconds=3) * pages
+    return (timedelta(seconds=15) if youngest < timedelta(minutes=15) else timedelta(minutes=1)) * pages

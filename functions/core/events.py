@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal
 from urllib.parse import urlsplit
 
-from functions.core.values import Json, JsonObject, digest, field, parse_time, text
+from functions.core.values import Json, JsonObject, compact_json, digest, field, parse_time, text
 
 STORAGE = "Microsoft.Storage."
 MACHINE_LEARNING = "Microsoft.MachineLearningServices."
@@ -62,6 +62,11 @@ class Event:
         return _blob(self) if _is_of(self.type, STORAGE) else None
 
     @cached_property
+    def account(self) -> str | None:
+        """The storage account that a storage event names, whatever its subject looks like; None for other events."""
+        return _account(text(self.data, "url"), self.source) if _is_of(self.type, STORAGE) else None
+
+    @cached_property
     def run(self) -> Run | None:
         """The Azure ML run that the event is about; None where it is about none."""
         return _run(self) if _is_of(self.type, MACHINE_LEARNING) else None
@@ -78,7 +83,8 @@ class Event:
         model, version = text(self.data, "modelName"), text(self.data, "modelVersion")
         if _is_of(self.type, MACHINE_LEARNING) and model:
             return ("model", self.type, workspace, model, version)
-        return ("event", self.source, self.id)
+        # Some publishers repeat an id with other content: that is another event, and none may be lost.
+        return ("event", self.source, self.id, digest(compact_json(self.data)))
 
     def to_json(self) -> JsonObject:
         """The event in the Event Grid schema, for dead letters and window lines; `parse` reads it back."""

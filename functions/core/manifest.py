@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from functions.core.events import Event, identity_digest
-from functions.core.values import JsonObject, compact_json, format_time, parse_time
+from functions.core.events import Blob, Event, identity_digest
+from functions.core.values import JsonObject, compact_json, digest, format_time, parse_time
 
 MANIFEST_VERSION = 1
 
@@ -89,7 +88,13 @@ def entry(event: Event) -> JsonObject:
         "type": event.type,
         "subject": event.subject,
         "identity": identity_digest(event),
+        "blob": blob_digest(blob) if blob else None,
     }
+
+
+def blob_digest(blob: Blob) -> str:
+    """Stands for a blob, whatever version of it."""
+    return digest("blob", blob.account, blob.subject)
 
 
 def build(
@@ -112,11 +117,19 @@ def build(
     )
 
 
-def identities(body: Iterable[bytes]) -> Iterator[str]:
-    """The identity digests that a manifest lists, from its lines."""
-    for line in body:
-        if line.strip():
-            yield json.loads(line)["identity"]
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What folding a later window needs to know of one line of a manifest; what a line lacks is empty."""
+
+    identity: str
+    blob: str
+    sequencer: str
+
+
+def read_listed(line: bytes) -> Listed:
+    """Read one line of a manifest."""
+    kept = json.loads(line)
+    return Listed(kept["identity"], kept.get("blob") or "", kept["sequencer"] or "")
 
 
 def _time_text(moment: datetime | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import timedelta
 
 from functions.core.dispatch import Dispatch
@@ -17,14 +18,15 @@ _LARGEST_SUBJECT = 12_000
 _LONGEST_TEXT = 2_000
 _LARGEST_NAMES = 3_900
 _DEEPEST = 20
+_UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def trim_data(data: JsonObject) -> JsonObject:
     """`data` itself where it is small, else its first fields with long texts cut; `_trimmed` names what is not whole.
 
-    Numbers that JSON has no form for (infinite, not a number) become null.
+    Numbers that JSON has no form for (infinite, not a number) become null; see `sendable` for texts.
     """
-    clean = {name: _clean(value, _DEEPEST) for name, value in data.items()}
+    clean = {sendable(name): _clean(value, _DEEPEST) for name, value in data.items()}
     if len(compact_json(clean)) <= LARGEST_DATA:
         return clean
     kept: JsonObject = {}
@@ -46,19 +48,29 @@ def trim_data(data: JsonObject) -> JsonObject:
 
 def trim_subject(subject: str) -> str:
     """The subject, cut so that neither its characters nor its escaped JSON outgrow what the payload has room for."""
-    subject = subject[:LONGEST_SUBJECT]
+    subject = sendable(subject)[:LONGEST_SUBJECT]
     while len(compact_json(subject)) > _LARGEST_SUBJECT:
         subject = subject[: len(subject) * 3 // 4]
     return subject
 
 
+def sendable(written: str) -> str:
+    """The text with U+FFFD for what no database takes: NUL, and halves of surrogate pairs.
+
+    One odd blob name must not make GitHub refuse the dispatch of a whole window.
+    """
+    return _UNSENDABLE.sub("\N{REPLACEMENT CHARACTER}", written)
+
+
 def _clean(value: Json, depth: int) -> Json:
+    if isinstance(value, str):
+        return sendable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
         return [_clean(item, depth - 1) for item in value] if depth else None
     if isinstance(value, dict):
-        return {name: _clean(item, depth - 1) for name, item in value.items()} if depth else None
+        return {sendable(name): _clean(item, depth - 1) for name, item in value.items()} if depth else None
     return value
 
 
@@ -71,7 +83,7 @@ def build_request(dispatch: Dispatch) -> JsonObject:
         "event_source": dispatch.source,
         "event_type": dispatch.event_type,
         "route": dispatch.route,
-        "key": dispatch.key,
+        "key": sendable(dispatch.key),
         "subject": dispatch.subject,
         "data": dispatch.data,
         "manifest": None

@@ -70,6 +70,10 @@ def load_routes(document: str, name: str = "routes.yml") -> tuple[Route, ...]:
     return tuple(routes)
 
 
+_WRONG_SETTLE: Settle | None = Settle(quiet=timedelta(), max_wait=timedelta())
+"""Stands in for a settle that was reported, so that nothing else is reported because of it."""
+
+
 class _Fields:
     """The keys of one YAML mapping, taken out one by one; what is left over at the end was not known."""
 
@@ -138,7 +142,7 @@ class _Reader:
         default = default_event_type(on[0]) if len(on) == 1 else ""
         if len(on) > 1 and "dispatch" not in fields.values:
             self.wrong(fields.line, f"{fields.what} listens to several types and so needs 'dispatch'")
-        settle = fields.need("settle", self.settle, None)
+        settle = fields.need("settle", self.settle, _WRONG_SETTLE)
         hold = fields.take("hold", self.hold, None)
         if hold is not None and settle is None:
             self.wrong(fields.line, f"{fields.what} has 'hold' but no window to hold; give 'settle' a quiet time")

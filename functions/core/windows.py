@@ -7,11 +7,13 @@ the protocol in `functions.flow`; this module only decides.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 
 from functions.core.events import Event, UnreadableEvent, parse
+from functions.core.manifest import Listed, blob_digest
 from functions.core.routes import Hold, Route, Settle
 from functions.core.values import JsonObject, compact_json, digest, earlier, format_time, parse_time
 
@@ -43,6 +45,8 @@ class Head:
         is_open: True once somebody may have created a blob of this window.
         unfinished: number of the window before, while it is not yet in the ledger; else 0.
         last_segment: of the unfinished window.
+        alarm: token of the one alarm message that counts; copies of it, and older ones, are let go.
+        marked: True once a marker came for the open window.
         version: the row's ETag; "" for a head that is not stored yet.
     """
 
@@ -54,7 +58,21 @@ class Head:
     is_open: bool = False
     unfinished: int = 0
     last_segment: int = 0
+    alarm: str = ""
+    marked: bool = False
     version: str = ""
+
+    def to_text(self) -> str:
+        """The row as one ASCII text, without its version."""
+        row = asdict(self)
+        del row["version"]
+        return compact_json(row)
+
+    @staticmethod
+    def from_text(line: str, version: str) -> Head:
+        """Read back what `to_text` wrote; keys that this version does not know are left out."""
+        known = {item.name for item in fields(Head)}
+        return Head(**{name: value for name, value in json.loads(line).items() if name in known}, version=version)
 
     @property
     def key_digest(self) -> str:
@@ -66,9 +84,13 @@ class Head:
         """The segment that takes lines now."""
         return Segment(self.route, self.key_digest, self.number, self.segment)
 
-    def opened(self) -> Head:
-        """The head once its window may exist."""
-        return replace(self, is_open=True)
+    def opened(self, alarm: str) -> Head:
+        """The head once its window may exist; `alarm` is the token of its first alarm."""
+        return replace(self, is_open=True, alarm=alarm)
+
+    def rearmed(self, alarm: str, *, marked: bool = False) -> Head:
+        """The head once another alarm counts; `marked` notes that a marker came."""
+        return replace(self, alarm=alarm, marked=self.marked or marked)
 
     def next_segment(self) -> Head:
         """The head after its current segment was full."""
@@ -85,6 +107,8 @@ class Head:
             is_open=False,
             unfinished=self.number,
             last_segment=self.segment,
+            alarm="",
+            marked=False,
         )
 
     def finished(self) -> Head:
@@ -269,6 +293,7 @@ class Fold:
         self.lines = 0
         self.duplicates = 0
         self.superseded = 0
+        self._stale = 0
         self._events: dict[tuple[str, ...], Event] = {}
 
     def add(self, line: Line) -> None:
@@ -281,16 +306,27 @@ class Fold:
         if standing is None or _precedes(line.event, standing):
             self._events[identity] = line.event
 
-    def drop(self, known: Mapping[str, object] | set[str]) -> None:
-        """Drop events whose identity digest already stands in an earlier manifest."""
-        for identity in [identity for identity in self._events if digest(*identity) in known]:
-            del self._events[identity]
-            self.duplicates += 1
+    def drop(self, listed: Iterable[Listed]) -> None:
+        """Drop what an earlier manifest lists already, and versions of a blob that are older than what it lists."""
+        by_digest: dict[str, tuple[str, ...]] = {digest(*identity): identity for identity in self._events}
+        by_blob: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for identity, event in self._events.items():
+            if event.blob and event.blob.sequencer:
+                by_blob[blob_digest(event.blob)].append(identity)
+        for entry in listed:
+            same = by_digest.get(entry.identity, ())
+            if same in self._events:
+                del self._events[same]
+                self.duplicates += 1
+            for older in by_blob.get(entry.blob, ()):
+                if older in self._events and _sequencer(self._events[older]) < entry.sequencer:
+                    del self._events[older]
+                    self._stale += 1
 
     def events(self) -> list[Event]:
         """What remains, oldest first; of several events of one blob the one with the highest sequencer."""
         newest: dict[tuple[str, ...], Event] = {}
-        self.superseded = 0
+        self.superseded = self._stale
         for identity, event in self._events.items():
             about = event.blob
             slot = ("blob", about.account, about.subject) if about and about.sequencer else identity
@@ -333,12 +369,6 @@ def _precedes(event: Event, other: Event) -> bool:
     return mine < its or (mine == its and compact_json(event.to_json()) < compact_json(other.to_json()))
 
 
-def alarm(head: Head, *, marker: bool = False) -> JsonObject:
-    """The queue message that has a window looked at."""
-    return {
-        "kind": "window",
-        "route": head.route,
-        "key": head.key,
-        "number": head.number,
-        "marker": marker,
-    }
+def alarm(head: Head, token: str) -> JsonObject:
+    """The queue message that has a window looked at; it counts while the head names its token."""
+    return {"kind": "window", "route": head.route, "key": head.key, "alarm": token}

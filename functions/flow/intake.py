@@ -15,7 +15,7 @@ from functions.core.routes import Route, is_marker, key_of, matching
 from functions.core.values import JsonObject, compact_json, digest, format_time
 from functions.core.windows import LARGEST_LINE, MARKER_QUIET, Line, alarm
 from functions.flow.patience import patiently
-from functions.flow.ports import Clock, Queue, Store
+from functions.flow.ports import Chance, Clock, Conflict, Queue, Store
 from functions.flow.window_writer import WindowWriter
 
 _log = logging.getLogger("signalbox.intake")
@@ -43,6 +43,7 @@ class Intake:
     queue: Queue
     writer: WindowWriter
     clock: Clock
+    chance: Chance
     repository: str
     data_accounts: frozenset[str]
 
@@ -69,9 +70,9 @@ class Intake:
 
     async def take(self, event: Event) -> Fate:
         """Take one readable event."""
-        if event.blob is not None and event.blob.account not in self.data_accounts:
+        if event.account is not None and event.account not in self.data_accounts:
             reason = (
-                f"its storage account '{event.blob.account}' is not among SIGNALBOX_DATA_ACCOUNTS "
+                f"its storage account '{event.account}' is not among SIGNALBOX_DATA_ACCOUNTS "
                 f"({', '.join(sorted(self.data_accounts)) or 'none'})"
             )
             return await self._dead_letter({"event": event.to_json()}, reason)
@@ -122,8 +123,13 @@ class Intake:
 
         async def shorten() -> None:
             head = await self.store.read_head(route.name, digest(route.name, key))
-            if head is not None and head.is_open:
-                await self.queue.send(alarm(head, marker=True), MARKER_QUIET)
+            while head is not None and head.is_open and not head.marked:
+                token = self.chance.token()
+                await self.queue.send(alarm(head, token), MARKER_QUIET)
+                try:
+                    head = await self.store.write_head(head.rearmed(token, marked=True))
+                except Conflict:
+                    head = await self.store.read_head(route.name, digest(route.name, key))
 
         await patiently(self.clock, shorten)
 

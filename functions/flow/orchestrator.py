@@ -41,8 +41,8 @@ class Orchestrator:
         """Wire the flow. `repository` is OWNER/NAME; `data_accounts` are storage account names in lower case."""
         writer = WindowWriter(store, queue, clock, chance)
         return Orchestrator(
-            intake=Intake(routes, store, queue, writer, clock, repository, data_accounts),
-            closer=WindowCloser({route.name: route for route in routes}, store, queue, clock, repository),
+            intake=Intake(routes, store, queue, writer, clock, chance, repository, data_accounts),
+            closer=WindowCloser({route.name: route for route in routes}, store, queue, clock, chance, repository),
             sender=Sender(store, queue, github, clock, chance),
             store=store,
         )
@@ -50,14 +50,8 @@ class Orchestrator:
     async def work(self, message: JsonObject) -> None:
         """Handle one message of the work queue. An error lets the queue deliver it again."""
         match message:
-            case {"kind": "window", "route": str(route), "key": str(key)}:
-                number = message.get("number")
-                await self.closer.ring(
-                    route,
-                    key,
-                    number=number if isinstance(number, int) else 0,
-                    marker=message.get("marker") is True,
-                )
+            case {"kind": "window", "route": str(route), "key": str(key), "alarm": str(token)}:
+                await self.closer.ring(route, key, token)
             case {"kind": "send", "dispatch": str(dispatch_id)}:
                 await self.sender.send(dispatch_id)
             case {"kind": "watch", "repository": str(repository), "token": str(token)}:
@@ -69,7 +63,7 @@ class Orchestrator:
         """Find every unfinished thing that a crash can leave, and have it go on."""
         for head in await self.store.heads_to_look_at():
             try:
-                await self.closer.ring(head.route, head.key, rearm=False)
+                await self.closer.look(head.route, head.key)
             except Exception:  # one broken window must not keep the others from going on
                 _log.exception("window of route %s, key '%s' cannot be finished", head.route, head.key)
         await self.sender.resume()

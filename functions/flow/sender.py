@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 from functions.core.dispatch import (
     LOOK_BEFORE,
@@ -19,6 +20,7 @@ from functions.core.dispatch import (
 )
 from functions.core.github import Answer, Run, read_dispatch_answer, read_runs, wait_for
 from functions.core.payload import build_request, jittered
+from functions.flow.patience import patiently
 from functions.flow.ports import Chance, Clock, Conflict, GitHub, Queue, Store
 
 _log = logging.getLogger("signalbox.dispatch")
@@ -42,6 +44,10 @@ class Sender:
         dispatch = await self.store.read_dispatch(dispatch_id)
         if dispatch is None:
             return
+        if dispatch.state is State.SENDING:
+            # Somebody is at it, or crashed: the watch finds out. Its leader's token also ends copies of this message.
+            await self.start_watch(dispatch.repository)
+            return
         step = begin(dispatch, self.clock.now())
         if step.dispatch is dispatch:
             if step.again is not None:
@@ -57,25 +63,33 @@ class Sender:
         await self._settle(sending, after_answer(sending, verdict, now))
 
     async def _settle(self, sending: Dispatch, step: Step) -> None:
-        try:
-            stored = await self.store.replace_dispatch(step.dispatch)
-        except Conflict:
-            return  # its run was found before its answer came
+        stored = await patiently(self.clock, partial(self._store_answer, sending, step.dispatch))
+        if stored is None:
+            return
         _log.info("dispatch %s: %s %s", stored.id, stored.state, stored.reason)
         if stored.state in {State.SENT, State.SENDING}:
-            await self.start_watch(sending.repository, step.again or _FIRST_LOOK)
+            await self.start_watch(sending.repository)
         elif step.again is not None:
             await self._again(stored, step.again)
+
+    async def _store_answer(self, sending: Dispatch, answered: Dispatch) -> Dispatch | None:
+        """Store what GitHub said; None where the dispatch's run was found before its answer came."""
+        try:
+            return await self.store.replace_dispatch(answered)
+        except Conflict:
+            # Also where this very write took effect and only its answer was lost.
+            standing = await self.store.read_dispatch(sending.id)
+            return standing if standing == answered else None
 
     async def _again(self, dispatch: Dispatch, delay: timedelta) -> None:
         message = {"kind": "send", "dispatch": dispatch.id}
         await self.queue.send({**message}, jittered(delay, self.chance.share()))
 
-    async def start_watch(self, repository: str, delay: timedelta) -> None:
-        """Have the runs of a repository listed after `delay`. A newer watch takes over from every older one."""
+    async def start_watch(self, repository: str) -> None:
+        """Have the runs of a repository listed soon. A newer watch takes over from every older one."""
         token = self.chance.token()
         await self.store.lead_watch(repository, token)
-        await self.queue.send({"kind": "watch", "repository": repository, "token": token}, delay)
+        await self.queue.send({"kind": "watch", "repository": repository, "token": token}, _FIRST_LOOK)
 
     async def watch(self, repository: str, token: str) -> None:
         """One listing confirms all of a repository's waiting dispatches; goes on while any is waiting."""
@@ -88,20 +102,20 @@ class Sender:
         ]
         if not waiting:
             return
+        asked = self.clock.now()  # a run that appears while the listing is under way is not on it
         listed = await self._runs(repository, waiting)
         if isinstance(listed, timedelta):
             await self.queue.send({"kind": "watch", "repository": repository, "token": token}, listed)
             return
-        left = [item for dispatch in waiting if (item := await self._look(dispatch, listed)) is not None]
+        left = [item for dispatch in waiting if (item := await self._look(dispatch, listed, asked)) is not None]
         if left:
-            delay = next_look(left, self.clock.now())
+            delay = next_look(left, self.clock.now(), pages=1 + len(listed) // 100)
             await self.queue.send({"kind": "watch", "repository": repository, "token": token}, delay)
 
-    async def _look(self, dispatch: Dispatch, runs: tuple[Run, ...]) -> Dispatch | None:
-        """Store what the listing says; gives the dispatch while it still waits for its run."""
-        step = after_listing(dispatch, runs, self.clock.now())
-        changed = step.dispatch
-        if (changed.state, changed.run_id) != (dispatch.state, dispatch.run_id):
+    async def _look(self, dispatch: Dispatch, runs: tuple[Run, ...], asked: datetime) -> Dispatch | None:
+        """Store what the listing that was asked for then says; gives the dispatch while it still waits for its run."""
+        changed = after_listing(dispatch, runs, asked)
+        if (changed.state, changed.run_id, changed.reason) != (dispatch.state, dispatch.run_id, dispatch.reason):
             try:
                 changed = await self.store.replace_dispatch(changed)
             except Conflict:
@@ -138,4 +152,4 @@ class Sender:
             elif dispatch.waits_for_run:
                 by_repository[dispatch.repository].append(dispatch)
         for repository in by_repository:
-            await self.start_watch(repository, _FIRST_LOOK)
+            await self.start_watch(repository)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -15,9 +16,9 @@ from functools import partial
 from functions.core import manifest
 from functions.core.dispatch import Dispatch, ManifestRef, State
 from functions.core.events import Event, UnreadableEvent
-from functions.core.manifest import Header
+from functions.core.manifest import Header, read_listed
 from functions.core.payload import trim_data, trim_subject
-from functions.core.routes import Route
+from functions.core.routes import OVERFLOW_KEY, Route, key_of
 from functions.core.values import digest, format_time
 from functions.core.windows import (
     EMPTY_WINDOW_CHECK,
@@ -33,9 +34,12 @@ from functions.core.windows import (
     settled,
 )
 from functions.flow.patience import patiently
-from functions.flow.ports import Clock, Conflict, Queue, SegmentState, Store
+from functions.flow.ports import Chance, Clock, Conflict, Queue, SegmentState, Store
 
 _log = logging.getLogger("signalbox.window")
+
+_MOST_LOOKS = 10
+"""Head moves that one look may meet; each is another instance's progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,44 +50,65 @@ class WindowCloser:
     store: Store
     queue: Queue
     clock: Clock
+    chance: Chance
     repository: str
 
-    async def ring(self, route: str, key: str, *, number: int = 0, marker: bool = False, rearm: bool = True) -> None:
-        """Look at the window of a route and key; `number` 0 means whichever is open.
+    async def ring(self, route: str, key: str, token: str) -> None:
+        """An alarm rang: look at the window, and set the next alarm where it has to wait.
 
-        With `rearm`, a window that is not settled gets its next alarm; the slow timer looks without.
+        Only the alarm that the head names counts. A send whose answer was lost leaves a copy in the queue; were copies
+        to ring on, they would multiply.
         """
         head = await self.store.read_head(route, digest(route, key))
-        if head is None:
+        if head is None or head.alarm != token:
             return
-        if head.unfinished:
-            head = await self._finish(head)
-        if not head.is_open or number not in (0, head.number):
+        wait = await self.look(route, key)
+        if wait is None:
             return
-        wait = await self._why_wait(head, marker=marker)
-        if wait is not None:
-            if rearm:
-                await self.queue.send(alarm(head, marker=marker), wait.delay)
-            _log.info("window %s of %s, key '%s' waits: %s", head.number, route, key, wait.reason)
+        current = await self.store.read_head(route, digest(route, key))
+        if current is None or current.alarm != token:
             return
-        try:
-            head = await self.store.write_head(head.next_window())
-        except Conflict:
-            # Another instance moved it, or a segment was added: look again at once.
-            await self.queue.send(alarm(head, marker=marker))
-            return
-        await self._finish(head)
+        following = self.chance.token()
+        await self.queue.send(alarm(current, following), wait.delay)
+        with suppress(Conflict):  # somebody else set an alarm, or closed the window
+            await self.store.write_head(current.rearmed(following))
 
-    async def _why_wait(self, head: Head, *, marker: bool) -> Wait | None:
+    async def look(self, route: str, key: str) -> Wait | None:
+        """Finish what is unfinished, and close the open window if it is settled; else gives how long it has to wait."""
+        for _ in range(_MOST_LOOKS):
+            head = await self.store.read_head(route, digest(route, key))
+            if head is not None and head.unfinished:
+                head = await self._finish(head)
+            if head is None or not head.is_open:
+                return None
+            if head.unfinished:
+                continue  # meanwhile another instance closed the next window
+            wait = await self._why_wait(head)
+            if wait is not None:
+                _log.info("window %s of %s, key '%s' waits: %s", head.number, route, key, wait.reason)
+                return wait
+            with suppress(Conflict):  # a segment was added, or another instance was first: look again
+                await self._finish(await self.store.write_head(head.next_window()))
+                return None
+        return Wait(EMPTY_WINDOW_CHECK, "its head keeps moving")
+
+    async def _why_wait(self, head: Head) -> Wait | None:
         state, rule_text = await self._window_state(head)
         rule = self._rule(head, rule_text)
         if rule is None:
             return Wait(EMPTY_WINDOW_CHECK, "its first segment is not there yet")
-        wait = settled(rule.settle, state, marker_seen=marker)
-        if wait is not None or rule.hold is None or head.number == 1:
+        wait = settled(rule.settle, state, marker_seen=head.marked)
+        if wait is not None or rule.hold is None:
             return wait
-        last = await self.store.read_dispatch(head.dispatch_id(head.number - 1))
-        return held(rule.hold, None if last is None or last.is_final else last.created, state.now)
+        return held(rule.hold, await self._last_unfinished(head), state.now)
+
+    async def _last_unfinished(self, head: Head) -> datetime | None:
+        """When the key's last dispatch was made, if that is unfinished; windows that held nothing new do not count."""
+        for number in range(head.number - 1, 0, -1):
+            last = await self.store.read_dispatch(head.dispatch_id(number))
+            if last is None or last.state is not State.EMPTY:
+                return None if last is None or last.is_final else last.created
+        return None
 
     async def _window_state(self, head: Head) -> tuple[WindowState, str]:
         found: list[SegmentState] = []
@@ -131,7 +156,6 @@ class WindowCloser:
     async def _seal(self, head: Head, last: Segment) -> tuple[datetime, Rule]:
         """Seal every segment, creating absent ones so that no late writer can. Gives when, by storage's clock."""
         rule_text = self._rule_text(head)
-        first: SegmentState | None = None
         for number in range(last.segment + 1):
             segment = last.sibling(number)
             state = await self.store.segment_state(segment)
@@ -139,7 +163,8 @@ class WindowCloser:
                 await self.store.create_segment(segment, rule_text)
             if state is None or not state.sealed:
                 await self.store.seal_segment(segment)
-            first = first or state or await self.store.segment_state(segment)
+        # Read after the last seal: a duplicate's event can then not be younger than "sealed".
+        first = await self.store.segment_state(last.sibling(0))
         if first is None:
             raise UnreadableEvent(f"window {last.window_name} has no segment although it was open")
         rule = self._rule(head, first.rule)
@@ -160,15 +185,34 @@ class WindowCloser:
                 except UnreadableEvent as error:
                     await self._keep_unreadable(last.sibling(number), raw, str(error))
         since = fold.earliest_sealed(sealed)
-        number = head.unfinished - 1
-        while since is not None and number > 0:
-            dispatch_id = head.dispatch_id(number)
-            earlier = await self.store.manifest_header(dispatch_id)
-            if earlier is None or earlier.sealed < since:
-                break
-            fold.drop({identity async for identity in _identities(self.store.read_manifest(dispatch_id))})
-            number -= 1
+        if since is not None:
+            for other in await self._heads_with_duplicates(head, fold):
+                async for dispatch_id in self._manifests_since(other, since, before=head.unfinished, of=head):
+                    fold.drop([read_listed(line) async for line in self.store.read_manifest(dispatch_id)])
         return fold
+
+    async def _heads_with_duplicates(self, head: Head, fold: Fold) -> list[Head]:
+        """The heads under which an event of this window may stand already.
+
+        Its own; and since an event may overflow once and settle under its own key when it comes again, the overflow's
+        for every other key, and those of its events' own keys for the overflow.
+        """
+        route = self.routes.get(head.route)
+        keys = {OVERFLOW_KEY}
+        if head.key == OVERFLOW_KEY and route is not None:
+            keys = {key_of(route, event) for event in fold.events()}
+        others = [await self.store.read_head(head.route, digest(head.route, key)) for key in sorted(keys - {head.key})]
+        return [head, *(other for other in others if other is not None)]
+
+    async def _manifests_since(self, other: Head, since: datetime, *, before: int, of: Head) -> AsyncIterator[str]:
+        """Ids of the manifests of `other` that were sealed since then, newest first."""
+        for number in range(before - 1 if other is of else other.number - 1, 0, -1):
+            dispatch_id = other.dispatch_id(number)
+            header = await self.store.manifest_header(dispatch_id)
+            if header is not None and header.sealed < since:
+                return
+            if header is not None and header.count:
+                yield dispatch_id
 
     async def _keep_unreadable(self, segment: Segment, raw: bytes, reason: str) -> None:
         """A line that this version cannot read is kept as a dead letter rather than lost."""
@@ -233,9 +277,3 @@ class WindowCloser:
             return current or head.finished()
 
         return await patiently(self.clock, partial(mark))
-
-
-async def _identities(lines: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    async for line in lines:
-        for identity in manifest.identities([line]):
-            yield identity

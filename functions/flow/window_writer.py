@@ -104,9 +104,10 @@ class WindowWriter:
         rule = Rule.of(route, key)
         if not head.is_open:
             await self._admit(route, key)
-            await self._queue.send(alarm(head), rule.settle.quiet)
+            token = self._chance.token()
+            await self._queue.send(alarm(head, token), rule.settle.quiet)
             try:
-                head = await self._store.write_head(head.opened())
+                head = await self._store.write_head(head.opened(token))
             except Conflict:
                 return await self._open(route, key, missing)
         await self._store.create_segment(head.current, rule.to_text())

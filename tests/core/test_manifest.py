@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.core.events import Event, identity_digest, parse
-from functions.core.manifest import Header, build, entry, identities
+from functions.core.manifest import Header, blob_digest, build, entry, read_listed
 
 from .strategies import NOW, any_event, any_text, blob_event, blob_events, times
 
@@ -54,11 +54,11 @@ def test_header_is_read_back(header: Header) -> None:
 
 
 @given(st.lists(blob_events, max_size=5))
-def test_identities_are_those_of_the_events(events: list[Event]) -> None:
-    """A later window is compared with exactly these; empty lines are passed over."""
+def test_lines_name_the_identities_of_the_events(events: list[Event]) -> None:
+    """A later window is compared with exactly these."""
     body, _ = built(events)
-    lines = [*body.splitlines(keepends=True), b"\n", b""]
-    assert list(identities(lines)) == [identity_digest(event) for event in events]
+    listed = [read_listed(line) for line in body.splitlines(keepends=True)]
+    assert [one.identity for one in listed] == [identity_digest(event) for event in events]
 
 
 def test_entry_of_a_blob() -> None:
@@ -74,6 +74,7 @@ def test_entry_of_a_blob() -> None:
         "type": "Microsoft.Storage.BlobCreated",
         "subject": "/blobServices/default/containers/training-data/blobs/digits/part-01.csv",
         "identity": identity_digest(event),
+        "blob": blob_digest(event.blob),
     }
 
 

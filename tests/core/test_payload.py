@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from functions.core.dispatch import Dispatch, ManifestRef
-from functions.core.payload import LARGEST_DATA, build_request, jittered, trim_data, trim_subject
+from functions.core.payload import LARGEST_DATA, build_request, jittered, sendable, trim_data, trim_subject
 from functions.core.routes import LONGEST_KEY
 from functions.core.values import compact_json, digest
 
@@ -61,7 +61,13 @@ def test_any_event_fits(data: Any, subject: str) -> None:
     assert len(compact_json(payload["data"])) <= LARGEST_DATA
 
 
-@given(json_objects.filter(lambda data: compact_json(data).count("Infinity") + compact_json(data).count("NaN") == 0))
+def all_sendable(data: object) -> bool:
+    """Nothing in it that JSON or a database refuses."""
+    text = json.dumps(data, ensure_ascii=False)
+    return "Infinity" not in text and "NaN" not in text and "\\u0000" not in text and text == sendable(text)
+
+
+@given(json_objects.filter(all_sendable))
 def test_small_data_stays_whole(data: Any) -> None:
     """What older workflows read stands where they read it, unchanged."""
     assert trim_data(data) == data
@@ -115,7 +121,7 @@ def test_depth_is_cut() -> None:
 @given(any_text)
 def test_a_short_subject_stays(subject: str) -> None:
     """Only what outgrows its room is cut."""
-    assert trim_subject(subject) == subject
+    assert trim_subject(subject) == sendable(subject)
 
 
 @given(st.timedeltas(min_value=timedelta(), max_value=timedelta(days=7)), st.floats(0, 1, exclude_max=True))
@@ -128,3 +134,12 @@ def test_jitter_only_adds(delay: timedelta, share: float) -> None:
 def test_jitter_is_a_share_of_the_delay(share: float) -> None:
     """No share, no jitter; half of it adds a twentieth."""
     assert jittered(timedelta(seconds=100), share) == timedelta(seconds=100 + 10 * share)
+
+
+def test_what_no_database_takes_is_replaced() -> None:
+    """NUL and halves of surrogate pairs in names, texts, subject and key never reach GitHub."""
+    odd = "a\x00b\ud800c"
+    body = build_request(a_dispatch(key=odd, subject=trim_subject(odd), data=trim_data({odd: [odd, {odd: odd}]})))
+    written = json.dumps(body, ensure_ascii=False)
+    assert "\\u0000" not in written
+    assert written.encode("utf-8").count("a\ufffdb\ufffdc".encode()) == 6

@@ -254,7 +254,6 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == ["my.yml:3", "my.yml:5", "my.yml:9"]
 
 
-@pytest.mark.xfail(reason="a wrong 'settle' is taken for 'none', so a good 'hold' is reported as well", strict=True)
 def test_one_mistake_is_one_message() -> None:
     """A mistake in settle is not also told as a mistake of hold."""
     document = "routes:\n  - name: r\n    on: X.Y\n    settle: nome\n    hold: {while: running, at_most: 1h}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.core.events import Event, UnreadableEvent, parse
+from functions.core.manifest import entry, read_listed
 from functions.core.routes import Hold, Route, Settle
 from functions.core.values import digest
 from functions.core.windows import (
@@ -81,12 +83,12 @@ class TestHead:
         assert (moved.number, moved.segment, moved.is_open) == (4, 0, False)
         assert (moved.unfinished, moved.last_segment) == (3, 2)
         assert (moved.finished().unfinished, moved.finished().last_segment) == (0, 0)
-        assert moved.opened().is_open
+        assert moved.opened("token").is_open
 
     def test_waits_for_the_window_before(self) -> None:
         """Manifests of a key are made in order: no window settles while an earlier one is unfinished."""
         with pytest.raises(ValueError, match="window 3 of 'train' must be finished before 4"):
-            HEAD.next_window().opened().next_window()
+            HEAD.next_window().opened("token").next_window()
 
     def test_ids_never_repeat(self) -> None:
         """Another window, key, route or epoch has another id."""
@@ -96,14 +98,17 @@ class TestHead:
         assert all(len(one) == 23 and one.startswith("sb-") for one in ids)
 
     def test_alarm_names_the_window(self) -> None:
-        """An alarm is for one window; it is let pass once the head has moved on."""
-        assert alarm(HEAD, marker=True) == {
-            "kind": "window",
-            "route": "train",
-            "key": "digits",
-            "number": 3,
-            "marker": True,
-        }
+        """An alarm carries the token by which its head knows it; a closed window knows none."""
+        armed = HEAD.opened("one").rearmed("two", marked=True)
+        assert alarm(armed, armed.alarm) == {"kind": "window", "route": "train", "key": "digits", "alarm": "two"}
+        assert armed.rearmed("three").marked
+        assert (armed.next_window().alarm, armed.next_window().marked) == ("", False)
+
+    def test_row_is_read_back(self) -> None:
+        """A head survives its way through a table, and keys of a later version are left out."""
+        written = HEAD.opened("one").to_text()
+        later = json.dumps({**json.loads(written), "colour": "red"})
+        assert Head.from_text(later, "7") == replace(HEAD.opened("one"), version="7")
 
 
 class TestRule:
@@ -310,11 +315,19 @@ class TestFold:
     @given(st.lists(blob_events, max_size=8))
     def test_drops_what_stands_in_an_earlier_manifest(self, events: list[Event]) -> None:
         """A redelivery that comes after its window was sealed is a duplicate."""
-        known = {digest(*event.identity) for event in events[::2]}
+        listed = [read_listed(json.dumps(entry(event)).encode()) for event in events[::2]]
         fold = folded(events)
-        fold.drop(known)
-        assert not known & {digest(*event.identity) for event in fold.events()}
+        fold.drop(listed)
+        assert not {one.identity for one in listed} & {digest(*event.identity) for event in fold.events()}
         assert len(fold.events()) + fold.duplicates + fold.superseded == len(events)
+
+    def test_drops_older_versions_than_an_earlier_manifest_lists(self) -> None:
+        """Of a blob that was handed on in version 02, version 01 starts nothing any more, but 03 does."""
+        first, second, third = (parse(blob_event(sequencer=number)) for number in ("01", "02", "03"))
+        fold = folded([first, third])
+        fold.drop([read_listed(json.dumps(entry(second)).encode())])
+        assert fold.events() == [third]
+        assert fold.superseded == 1
 
     @pytest.mark.parametrize(
         ("written", "since"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from functions.core.dispatch import Dispatch
+from functions.core.dispatch import Dispatch, readable
 from functions.core.github import Answer, NoAnswer
 from functions.core.manifest import Header
 from functions.core.values import JsonObject, compact_json
@@ -136,8 +136,7 @@ class MemoryStore:
         return Dispatch.from_text(*self.ledger[dispatch.id])
 
     async def unfinished_dispatches(self) -> list[Dispatch]:
-        rows = [Dispatch.from_text(*found) for found in self.ledger.values()]
-        return [row for row in rows if not row.is_final]
+        return [row for row in readable(self.ledger.values()) if not row.is_final]
 
     async def lead_watch(self, repository: str, token: str) -> None:
         self.watches[repository] = token

@@ -81,7 +81,6 @@ async def test_type_in_another_case_is_no_way_around_the_accounts() -> None:
     assert await world.deliver(event) == [Fate.DEAD_LETTER]
 
 
-@pytest.mark.xfail(reason="a storage event whose subject names no blob is not held against the accounts", strict=True)
 async def test_odd_subject_is_no_way_around_the_accounts() -> None:
     """A storage event of another account is dead-lettered whatever its subject looks like."""
     world = World([replace(TRAIN, where=Where())])
@@ -169,7 +168,6 @@ async def test_an_event_without_window_is_dispatched_once(world: World) -> None:
     assert world.github.effective == {row.id: 1}
 
 
-@pytest.mark.xfail(reason="the second content is dropped as a duplicate of the first, without a word", strict=True)
 async def test_an_id_that_repeats_with_other_content_is_kept() -> None:
     """Events without an identity of their own are known by their id; other content under the same id is not lost."""
     world = World([replace(TRAIN, on=("Custom.Happening",), where=Where())])

@@ -131,9 +131,6 @@ async def test_no_listing_is_no_proof(world: World) -> None:
     assert set(world.github.effective.values()) == {1}
 
 
-@pytest.mark.xfail(
-    reason="the listing is judged by the time of its end, though it shows the time of its begin", strict=True
-)
 async def test_a_slow_listing_is_no_proof_either(world: World) -> None:
     """A run that appeared while the listing was under way is not on it: that must not count as "no run"."""
     world.slow["list_runs"] = 6 * SECOND
@@ -224,7 +221,6 @@ async def test_a_crash_before_sending_is_made_good(world: World) -> None:
     assert row.sent - row.created >= SENDING_TIMEOUT
 
 
-@pytest.mark.xfail(reason="an answer that could not be stored is forgotten, and with it GitHub's wish", strict=True)
 async def test_github_is_heeded_although_storage_failed(world: World) -> None:
     """GitHub asks for an hour, storage fails once while that is stored: still not earlier than the hour."""
     world.plan = on("replace_dispatch", None, Fault.FAIL_BEFORE)
@@ -233,9 +229,6 @@ async def test_github_is_heeded_although_storage_failed(world: World) -> None:
     assert pauses(world)[0] >= HOUR
 
 
-@pytest.mark.xfail(
-    reason="a confirmed dispatch waits for its run's end for ever, also once the run is gone", strict=True
-)
 async def test_a_run_that_was_deleted_does_not_hold_for_ever(world: World) -> None:
     """Somebody deletes a run that goes on: the dispatch ends, with that as its reason."""
     world.github.takes = HOUR
@@ -246,9 +239,6 @@ async def test_a_run_that_was_deleted_does_not_hold_for_ever(world: World) -> No
     assert world.is_idle()
 
 
-@pytest.mark.xfail(
-    reason="a row with a state of a later version cannot be read, and stops the watch of all", strict=True
-)
 async def test_a_row_of_a_later_version_does_not_stop_the_others(world: World) -> None:
     """While two versions of the app run, the older one leaves alone what it does not understand."""
     await world.deliver(run_completed("train-1"), run_completed("train-2"))

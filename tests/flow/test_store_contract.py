@@ -107,7 +107,7 @@ class TestHeads:
     async def test_replace_by_version(self, store: Store, head: Head) -> None:
         """Whoever read an older version is refused; the others' change stands."""
         first = await store.write_head(head)
-        second = await store.write_head(first.opened())
+        second = await store.write_head(first.opened("token"))
         assert second.version != first.version
         with pytest.raises(Conflict):
             await store.write_head(first.next_segment())
@@ -134,7 +134,7 @@ class TestHeads:
     async def test_count_and_list(self, store: Store, route: str) -> None:
         """Open ones are counted up to a limit; open and unfinished ones are to be looked at."""
         heads = [await store.write_head(Head(route, str(number), "e")) for number in range(5)]
-        opened = [await store.write_head(head.opened()) for head in heads[:3]]
+        opened = [await store.write_head(head.opened("token")) for head in heads[:3]]
         moved = await store.write_head(opened[0].next_window())
         assert await store.count_open(route, 100) == 2
         assert await store.count_open(route, 1) == 1

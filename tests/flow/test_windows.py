@@ -83,9 +83,6 @@ async def test_files_that_a_marker_overtook_are_in_the_window(world: World) -> N
     assert [row.event_count for row in world.ledger()] == [2]
 
 
-@pytest.mark.xfail(
-    reason="each marker starts an alarm chain of its own, and each chain goes on until the end", strict=True
-)
 async def test_many_markers_are_one_alarm() -> None:
     """Fifty markers of one folder must not ring fifty times each fifteen seconds while the window is held."""
     world = World([HELD])
@@ -157,9 +154,6 @@ async def test_the_highest_sequencer_wins(world: World) -> None:
     assert world.listed() == {("digits/1.csv", "03"): 1}
 
 
-@pytest.mark.xfail(
-    reason="manifests list only the newest version, so a late duplicate of an older one counts as new", strict=True
-)
 async def test_a_superseded_version_does_not_come_back(world: World) -> None:
     """A redelivery of a version that a newer one replaced in an earlier window starts nothing."""
     old, new = upload(world, "digits/1.csv", "01"), upload(world, "digits/1.csv", "02")
@@ -242,9 +236,6 @@ async def test_too_many_keys_share_the_overflow(world: World) -> None:
     assert world.ledger()[-1].key == "folder-7"
 
 
-@pytest.mark.xfail(
-    reason="duplicates are looked for in the key's own manifests only, not in the overflow's", strict=True
-)
 async def test_an_overflowed_event_does_not_come_back_under_its_key() -> None:
     """A redelivery after the rush settles under its own key, although the overflow's manifest lists it."""
     world = World([replace(TRAIN, max_open_keys=1)])
@@ -284,9 +275,6 @@ async def test_hold_ends_at_its_maximum() -> None:
     assert HOUR <= second.created - first.created <= HOUR + 5 * MINUTE
 
 
-@pytest.mark.xfail(
-    reason="only the dispatch of the window just before is asked for; an empty one ends the hold", strict=True
-)
 async def test_a_window_of_duplicates_does_not_end_the_hold() -> None:
     """A run goes on, a window of duplicates closes as empty, and the next window is still held."""
     world = World([HELD])
