@@ -86,10 +86,23 @@ class Workspaces:
         moment = datetime.fromtimestamp(seconds, UTC).isoformat()
         _git(draft, "init", "--quiet", "--initial-branch=main")
         _git(draft, "remote", "add", "origin", f"https://github.com/{self._repository}.git")
+        committed = self._start_at_head(draft)
         _git(draft, "add", "--all", "--force")
-        message = f"Working tree of {self._project.name}"
-        _git(draft, "commit", "--quiet", "--allow-empty", "--no-gpg-sign", "-m", message, moment=moment)
+        if not committed or _git(draft, "status", "--porcelain"):
+            message = f"Working tree of {self._project.name}"
+            _git(draft, "commit", "--quiet", "--allow-empty", "--no-gpg-sign", "-m", message, moment=moment)
         draft.rename(path)
+
+    def _start_at_head(self, draft: Path) -> bool:
+        """Put the copy on the project's own commit, so that a model's lineage names a commit that its people know."""
+        if not self._is_git_root():
+            return False
+        try:
+            _git(draft, "fetch", "--quiet", "--no-tags", "--depth=1", f"file://{self._project}", "HEAD")
+        except subprocess.CalledProcessError:  # no commit yet
+            return False
+        _git(draft, "reset", "--quiet", "--soft", "FETCH_HEAD")
+        return True
 
 
 def _is_file(path: Path) -> bool:
@@ -106,7 +119,7 @@ def _git(folder: Path, *arguments: str, moment: str = "2000-01-01T00:00:00+00:00
         "LC_ALL": "C",
         **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()},
     }
-    trusted = ("-c", f"safe.directory={folder}", "-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false")
+    trusted = ("-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false")
     done = subprocess.run(
         ["git", *trusted, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )

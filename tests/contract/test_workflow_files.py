@@ -1,4 +1,4 @@
-"""The two workflows of the model side: valid, pinned, and safe with what an event brings."""
+"""The workflow files: valid, pinned, safe with what an event brings, and heard by the routes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import jsonschema
 import pytest
 import yaml
 
+from functions.core.routes_file import load_routes
+
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("train_model.yml", "deploy_model.yml")
+NAMES = tuple(sorted(path.name for path in (ROOT / ".github/workflows").glob("*.yml")))
 
 
 def text(name: str) -> str:
@@ -66,9 +68,20 @@ def test_no_value_of_an_event_reaches_a_script(name: str) -> None:
         assert all("${{" not in step.get("run", "") for step in job["steps"])
 
 
+def test_each_dispatch_type_is_listened_to_and_the_other_way_round() -> None:
+    """What the routes send has a workflow, and no workflow waits for what is never sent."""
+    routes = load_routes((ROOT / "routes.yml").read_text(encoding="utf-8"))
+    heard = [kind for name in NAMES for kind in load(name)["on"].get("repository_dispatch", {}).get("types", [])]
+    assert sorted(heard) == sorted({route.dispatch for route in routes})
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("train_model.yml", "storage-blobcreated"), ("deploy_model.yml", "machinelearningservices-runcompleted")],
+    [
+        ("train_model.yml", "storage-blobcreated"),
+        ("deploy_model.yml", "machinelearningservices-runcompleted"),
+        ("notify.yml", "machinelearningservices-runstatuschanged"),
+    ],
 )
 def test_the_workflow_listens_and_shows_the_dispatch_id(name: str, kind: str) -> None:
     """The dispatch type is the documented one, and the run's name holds the id that the ledger searches for."""
