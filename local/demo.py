@@ -38,6 +38,7 @@ DEMO_QUIET = "2s"
 PATIENCE_SECONDS = 90.0
 _DISPATCH_ID = re.compile(r"sb-[a-z2-7]{20}")
 _PACE = 0.25
+_GROUP = "     group: "
 
 
 class DemoFailed(RuntimeError):
@@ -259,9 +260,7 @@ class _Story:
 
         async def look() -> dict[str, Any] | None:
             current = await asyncio.to_thread(self._github.run, int(run["id"]))
-            at = [one["name"] for one in await asyncio.to_thread(self._github.steps, int(run["id"]))
-                  if one["status"] == "in_progress"]  # fmt: skip
-            step.say(f"{current['status']}: {at[-1] if at else '…'}")
+            step.say(f"{current['status']}: {await asyncio.to_thread(self._at, run)}")
             return current if current["status"] == "completed" else None
 
         ended = await self._wait(look, f"run {run['id']} did not end")
@@ -270,6 +269,14 @@ class _Story:
                 f"run {ended['id']} ended with '{ended['conclusion']}'; its log: {self._run_folder(ended)}"
             )
         return ended
+
+    def _at(self, run: dict[str, Any]) -> str:
+        """What the run is at: the last group that its log has begun, else the step that GitHub names."""
+        log = self._run_folder(run) / "log.txt"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+        groups = [line.rpartition(_GROUP)[2] for line in lines if _GROUP in line]
+        under_way = [one["name"] for one in self._github.steps(int(run["id"])) if one["status"] == "in_progress"]
+        return (groups or under_way or ["…"])[-1]
 
     def _run_folder(self, run: dict[str, Any]) -> Path:
         return self._config.state("github") / "runs" / str(run["id"])
