@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 from functions.adapters.account import StateStorage
 from functions.adapters.github import GitHubRest
+from functions.adapters.github_tokens import InstallationToken, PersonalToken, Token
 from functions.adapters.storage import AzureQueue, AzureStore
 from functions.adapters.system import SystemChance, SystemClock
 from functions.core.routes_file import load_routes
 from functions.flow.orchestrator import Orchestrator
+from functions.flow.ports import Clock
 from functions.settings import read_settings
 
 
@@ -39,13 +41,20 @@ class Application:
     async def _open(self) -> Orchestrator:
         storage = StateStorage(self._settings.state)
         await storage.check()
+        clock = SystemClock()
         return Orchestrator.build(
             routes=self._routes,
             store=AzureStore(storage),
             queue=AzureQueue(storage),
-            github=GitHubRest(self._settings.github_api_url, self._settings.pat_token),
-            clock=SystemClock(),
+            github=GitHubRest(self._settings.github_api_url, self._token(clock)),
+            clock=clock,
             chance=SystemChance(),
             repository=self._settings.repository,
             data_accounts=self._settings.data_accounts,
         )
+
+    def _token(self, clock: Clock) -> Token:
+        app = self._settings.github_app
+        if app is None:
+            return PersonalToken(self._settings.pat_token)
+        return InstallationToken(self._settings.github_api_url, app, clock)

@@ -52,6 +52,16 @@ class RunConfig:
         return f"http://{HOST}:{self.ports[part]}"
 
     @property
+    def names_github(self) -> bool:
+        """True where the user names a GitHub of their own."""
+        return bool(self.environment.get(settings.GITHUB_API_URL))
+
+    @property
+    def has_credentials(self) -> bool:
+        """True where the user gives a token or any setting of a GitHub App."""
+        return any(self.environment.get(name) for name in settings.CREDENTIALS)
+
+    @property
     def github_url(self) -> str:
         """GitHub as the function app sees it: the user's, or the stand-in."""
         return self.environment.get(settings.GITHUB_API_URL) or self.url("github")
@@ -115,12 +125,17 @@ class RunConfig:
         return environment
 
     def app_settings(self) -> dict[str, str]:
-        """The function app's settings: the user's where they are given, else those of one machine."""
+        """The function app's settings: the user's where they are given, else those of one machine.
+
+        The user's token or GitHub App goes to the user's GitHub only; the stand-in takes its own token and no other.
+        Settings that are not to be used are "", so that they stand in no environment that this one is laid over.
+        """
         given = {name: self.environment[name] for name in settings.NAMES if self.environment.get(name)}
+        if not self.names_github or not self.has_credentials:
+            given |= {**dict.fromkeys(settings.CREDENTIALS, ""), settings.PAT_TOKEN: self.token}
         if routes := given.get(settings.ROUTES):
             given[settings.ROUTES] = str(Path(routes).resolve())
         return {
-            settings.PAT_TOKEN: self.token,
             settings.DATA_ACCOUNTS: ACCOUNT,
             **given,
             settings.STATE_ACCOUNT: self.storage,
@@ -183,8 +198,11 @@ def check(config: RunConfig) -> None:
     """Raise ConfigError or SettingsError where the function app would refuse these settings."""
     if "functions" not in config.parts:
         return
-    if config.environment.get(settings.GITHUB_API_URL) and not config.environment.get(settings.PAT_TOKEN):
+    if config.names_github and not config.has_credentials:
         address = config.environment[settings.GITHUB_API_URL]
         if not address.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
-            raise ConfigError(f"GITHUB_API_URL is {address}, so PAT_TOKEN is needed: set it to a token of that GitHub")
+            raise ConfigError(
+                f"GITHUB_API_URL is {address}, so PAT_TOKEN is needed: set it to a token of that GitHub, or set "
+                f"{', '.join(settings.GITHUB_APP)}"
+            )
     settings.read_settings({**os.environ, **config.app_settings()})

@@ -6,17 +6,45 @@ import re
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from functions import settings
-from functions.settings import NAMES, ROOT, SettingsError, StateAccount, read_settings
+from functions.settings import NAMES, ROOT, GitHubApp, SettingsError, StateAccount, read_settings
 
 GOOD = {
     "AzureWebJobsStorage": "UseDevelopmentStorage=true",
     "GITHUB_REPOSITORY": "octo/models",
     "PAT_TOKEN": "github_pat_x",
     "SIGNALBOX_DATA_ACCOUNTS": "acme",
+}
+
+
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def pem(
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey = RSA,
+    form: PrivateFormat = PrivateFormat.TraditionalOpenSSL,
+    secrecy: KeySerializationEncryption | None = None,
+) -> str:
+    """A private key as a .pem file; GitHub gives RSA keys in the traditional form."""
+    return key.private_bytes(Encoding.PEM, form, secrecy or NoEncryption()).decode()
+
+
+APP = {
+    "PAT_TOKEN": "",
+    "GITHUB_APP_ID": "1234",
+    "GITHUB_APP_INSTALLATION_ID": "42",
+    "GITHUB_APP_PRIVATE_KEY": pem(),
 }
 
 
@@ -34,6 +62,7 @@ def test_good_settings() -> None:
     assert read.github_api_url == "https://api.github.com"
     assert read.repository == "octo/models"
     assert read.pat_token == "github_pat_x"
+    assert read.github_app is None
     assert read.routes == ROOT / "routes.yml"
     assert read.data_accounts == {"acme"}
 
@@ -107,9 +136,76 @@ def test_what_is_wrong_is_said(name: str, value: str, says: str) -> None:
     assert says in sentence
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(pem(), id="file"),
+        pytest.param(pem(form=PrivateFormat.PKCS8), id="pkcs8"),
+        pytest.param(pem().replace("\n", "\r\n"), id="crlf"),
+        pytest.param(pem().replace("\n", "\\n"), id="one line"),
+    ],
+)
+def test_a_github_app(key: str) -> None:
+    """Instead of a token: its id, its installation and its key, as the file is or on one line."""
+    read = read_settings({**GOOD, **APP, "GITHUB_APP_PRIVATE_KEY": f" {key} "})
+    assert read.pat_token == ""
+    assert isinstance(read.github_app, GitHubApp)
+    assert (read.github_app.app_id, read.github_app.installation_id) == ("1234", "42")
+    assert read.github_app.private_key == key.strip().replace("\\n", "\n")
+
+
+def test_a_client_id_is_an_app_id() -> None:
+    """GitHub takes it in the JWT, and shows it beside the App ID."""
+    read = read_settings({**GOOD, **APP, "GITHUB_APP_ID": "Iv23liAbC.x"})
+    assert read.github_app is not None
+    assert read.github_app.app_id == "Iv23liAbC.x"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("PAT_TOKEN", "ghp_x", "PAT_TOKEN and GITHUB_APP_ID are both set: take PAT_TOKEN away to use the GitHub App"),
+        ("GITHUB_APP_ID", "", "GITHUB_APP_ID is not set, but GITHUB_APP_INSTALLATION_ID is: a GitHub App needs all of"),
+        ("GITHUB_APP_INSTALLATION_ID", "", "GITHUB_APP_INSTALLATION_ID is not set, but GITHUB_APP_ID is"),
+        ("GITHUB_APP_PRIVATE_KEY", " ", "GITHUB_APP_PRIVATE_KEY is not set, but GITHUB_APP_ID is"),
+        ("GITHUB_APP_ID", "my-app", "GITHUB_APP_ID is neither a number nor a client id"),
+        ("GITHUB_APP_INSTALLATION_ID", "42/../43", "GITHUB_APP_INSTALLATION_ID is no number"),
+        ("GITHUB_APP_INSTALLATION_ID", "٤٢", "GITHUB_APP_INSTALLATION_ID is no number"),
+        *(
+            (name, "@Microsoft.KeyVault(SecretUri=x)", f"{name} is an unresolved Key Vault reference")
+            for name in ("GITHUB_APP_ID", "GITHUB_APP_INSTALLATION_ID", "GITHUB_APP_PRIVATE_KEY")
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_app_is_said(name: str, value: str, says: str) -> None:
+    """Half an App, an App beside a token, a reference that was not resolved: one sentence, which names the setting."""
+    (sentence,) = wrong(**{**APP, name: value})
+    assert sentence.startswith(says)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("key.pem", id="file name"),
+        pytest.param(pem()[:200], id="cut"),
+        pytest.param(pem().replace("PRIVATE", "PUBLIC"), id="public"),
+        pytest.param(pem(ec.generate_private_key(ec.SECP256R1())), id="no rsa"),
+        pytest.param(pem(secrecy=BestAvailableEncryption(b"password")), id="password"),
+        pytest.param("\udc80", id="no text"),
+    ],
+)
+def test_an_unreadable_key_is_said_at_the_start(key: str) -> None:
+    """Not only when the first dispatch is to be signed; the key itself is not repeated."""
+    (sentence,) = wrong(**{**APP, "GITHUB_APP_PRIVATE_KEY": key})
+    assert sentence.startswith("GITHUB_APP_PRIVATE_KEY is no RSA private key in PEM form without a password: set the")
+    assert key[:100] not in sentence
+
+
 def test_a_secret_is_never_repeated() -> None:
-    """A refused token does not stand in the message, which ends in logs."""
+    """Neither in the message about a refused token nor in the settings as text: both end in logs."""
     assert "ghp" not in "".join(wrong(PAT_TOKEN="“ghp_secret”", GITHUB_REPOSITORY=""))
+    assert "github_pat_x" not in repr(read_settings(GOOD))
+    assert "PRIVATE KEY" not in repr(read_settings({**GOOD, **APP}))
 
 
 def test_everything_wrong_is_said_at_once() -> None:

@@ -1,38 +1,26 @@
-"""GitHub's REST API as the flow's port: two calls over one pooled session. What an answer means is decided in core."""
+"""GitHub's REST API as the flow's port: its calls. What an answer means is decided in core."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
-
+from functions.adapters.github_http import GitHubHttp
+from functions.adapters.github_tokens import Token
 from functions.adapters.threads import in_thread
 from functions.core.github import Answer, NoAnswer
+from functions.core.github_app import read_second_refusal, refuses_token
 from functions.core.values import JsonObject, compact_json
 
 _TIMEOUT = (5, 15)  # seconds to connect, seconds between bytes of the answer
-_VERSION = "2022-11-28"
 
 
 class GitHubRest:
-    """Follows "Create a repository dispatch event" and "List workflow runs for a repository"."""
+    """Follows "Create a repository dispatch event" and "List workflow runs for a repository", and its jobs."""
 
-    def __init__(self, api_url: str, token: str) -> None:
-        """`api_url` without a slash at its end; `token` is a personal access token."""
-        self._api_url = api_url
-        self._session = requests.Session()
-        self._session.auth = _Bearer(token)
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=16, max_retries=0))
-        self._session.headers.update(
-            {
-                "Accept": "application/vnd.github+json",
-                "User-Agent": "signalbox",
-                "X-GitHub-Api-Version": _VERSION,
-            }
-        )
+    def __init__(self, api_url: str, token: Token) -> None:
+        """`api_url` without a slash at its end."""
+        self._http = GitHubHttp(api_url)
+        self._token = token
 
     @in_thread
     def create_dispatch(self, repository: str, body: JsonObject) -> Answer | NoAnswer:
@@ -50,43 +38,27 @@ class GitHubRest:
         }
         return self._call("GET", f"/repos/{repository}/actions/runs", query=query)
 
+    @in_thread
+    def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
+        """GET /repos/{repository}/actions/runs/{run_id}/jobs."""
+        return self._call("GET", f"/repos/{repository}/actions/runs/{run_id}/jobs", query={"per_page": "100"})
+
     def _call(
         self, method: str, path: str, *, body: str | None = None, query: dict[str, str] | None = None
     ) -> Answer | NoAnswer:
-        try:
-            response = self._session.request(
-                method,
-                self._api_url + path,
-                data=body,
-                params=query,
-                headers={"Content-Type": "application/json"} if body is not None else None,
-                timeout=_TIMEOUT,
-                allow_redirects=False,
-            )
-        except requests.exceptions.ConnectTimeout as error:
-            return NoAnswer(f"no connection to GitHub: {error}", reached=False)
-        except requests.exceptions.ConnectionError as error:
-            return NoAnswer(f"the connection to GitHub broke: {error}", reached=not _never_connected(error))
-        except requests.exceptions.RequestException as error:
-            return NoAnswer(f"GitHub's answer did not come: {error}", reached=True)
-        return Answer(
-            response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.text
-        )
+        """Make the call; where GitHub refuses the token, once more with another. A refused call had no effect."""
 
+        def send(token: str) -> Answer | NoAnswer:
+            return self._http.call(method, path, token, timeout=_TIMEOUT, body=body, query=query)
 
-class _Bearer(AuthBase):
-    """As `auth`, because a header alone would give way to a .netrc that happens to name GitHub."""
-
-    def __init__(self, token: str) -> None:
-        self._header = f"Bearer {token}"
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._header
-        return request
-
-
-def _never_connected(error: requests.exceptions.ConnectionError) -> bool:
-    """True where urllib3 says that no connection was made: refused, no route, or the name is unknown."""
-    cause = error.args[0] if error.args else None
-    reason = getattr(cause, "reason", cause)
-    return type(reason).__name__ in {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError"}
+        token = self._token.get()
+        if not isinstance(token, str):
+            return token
+        answer = send(token)
+        if not refuses_token(answer) or not self._token.drop(token):
+            return answer
+        another = self._token.get()
+        if not isinstance(another, str):
+            return another
+        answer = send(another)
+        return read_second_refusal(answer) if refuses_token(answer) else answer

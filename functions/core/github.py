@@ -23,16 +23,20 @@ _LARGEST_NUMBER = 1e11  # seconds; added to any date of ours it still stays insi
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer: status, headers with lower-case names, and the body as text."""
+    """An HTTP answer: status, headers with lower-case names, and the body as text.
+
+    `mend` is set where this answers no dispatch, but the request for a token to send it with: what to mend if refused.
+    """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
+    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """No HTTP answer came. `reached` is False only where the request surely never got to GitHub."""
+    """No answer to the request. `reached` is False only where it surely never got to GitHub with a valid token."""
 
     reason: str
     reached: bool
@@ -82,31 +86,34 @@ def read_dispatch_answer(answer: Answer | NoAnswer, *, repository: str, attempt:
     """
     if isinstance(answer, NoAnswer):
         return Unknown(answer.reason) if answer.reached else Retry(_doubled(attempt), answer.reason)
-    said = f"GitHub answered {answer.status}{_message(answer)}"
+    asked = "asked for the GitHub App's token, " if answer.mend else ""
+    said = f"{asked}GitHub answered {answer.status}{message_of(answer)}"
+    if _passes(answer):
+        return Retry(wait_for(answer, attempt, now), said)
+    if answer.mend:
+        return Park(f"{said}: {answer.mend}")
     match answer.status:
         case 200 | 201 | 202 | 204:
             return Sent()
-        case 429:
-            return Retry(wait_for(answer, attempt, now), said)
-        case 403 if is_rate_limited(answer):
-            return Retry(wait_for(answer, attempt, now), said)
-        case 408 | 500 | 502 | 503 | 504 | 520 | 521 | 522 | 523 | 524 | 529:
-            return Retry(wait_for(answer, attempt, now), said)
         case 401:
             return Park(f"{said}: renew PAT_TOKEN, it is wrong or has expired")
         case 403:
-            return Park(f"{said}: the token needs 'Contents: write' on {repository}")
+            return Park(f"{said}: the token, or the GitHub App, needs 'Contents: write' on {repository}")
         case 404:
             return Park(
-                f"{said}: {repository} does not exist, or the token may not see it; mend GITHUB_REPOSITORY or PAT_TOKEN"
+                f"{said}: {repository} does not exist, or the token may not see it; "
+                "mend GITHUB_REPOSITORY or PAT_TOKEN, or install the GitHub App on it"
             )
         case status if 300 <= status < 400:
             moved = answer.headers.get("location", "another address")
             return Park(f"{said}: {repository} moved to {moved}; mend GITHUB_REPOSITORY")
-        case status if status >= 500:
-            return Retry(wait_for(answer, attempt, now), said)
         case _:
             return Dead(said)
+
+
+def _passes(answer: Answer) -> bool:
+    """True for limits, time-outs and faults of the server."""
+    return answer.status in {408, 429} or answer.status >= 500 or (answer.status == 403 and is_rate_limited(answer))
 
 
 def is_rate_limited(answer: Answer) -> bool:
@@ -126,17 +133,22 @@ def wait_for(answer: Answer, attempt: int, now: datetime) -> timedelta:
     Else a minute, doubling.
     """
     headers = answer.headers
-    github_now = _date(headers.get("date")) or now
+    moment = github_now(answer, now)
     asked = headers.get("retry-after")
     seconds, until = _number(asked), _date(asked)
     if seconds is None and until is not None:
-        seconds = (until - github_now).total_seconds()
+        seconds = (until - moment).total_seconds()
     if seconds is not None:
         return timedelta(seconds=max(seconds, 1))
     reset = _number(headers.get("x-ratelimit-reset"))
     if reset is not None and headers.get("x-ratelimit-remaining") == "0":
-        return timedelta(seconds=max(reset - github_now.timestamp(), 1))
+        return timedelta(seconds=max(reset - moment.timestamp(), 1))
     return _doubled(attempt)
+
+
+def github_now(answer: Answer, now: datetime) -> datetime:
+    """The moment of the answer on GitHub's own clock, or `now` where it does not tell."""
+    return _date(answer.headers.get("date")) or now
 
 
 def _doubled(attempt: int) -> timedelta:
@@ -158,7 +170,8 @@ def _date(value: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _message(answer: Answer) -> str:
+def message_of(answer: Answer) -> str:
+    """GitHub's own words with a blank and in brackets, cut to a length; "" where it has none."""
     try:
         message = json.loads(answer.body).get("message")
     except (ValueError, AttributeError, RecursionError):

@@ -19,6 +19,7 @@ import pytest
 
 from functions.adapters import github
 from functions.adapters.github import GitHubRest
+from functions.adapters.github_tokens import PersonalToken
 from functions.core.dispatch import Dispatch
 from functions.core.github import Answer, NoAnswer
 from functions.core.payload import build_request
@@ -148,7 +149,7 @@ def operation(contracts: Path) -> Callable[[str, str], dict[str, Any]]:
 async def test_the_dispatch_request(operation: Callable[[str, str], dict[str, Any]]) -> None:
     """POST to the documented path, with a body that GitHub's own description accepts."""
     async with running(Server()) as server:
-        answer = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     assert answer == Answer(204, {}, "")
     (request,) = server.requests
     described = operation("post", "/repos/{owner}/{repo}/dispatches")
@@ -161,7 +162,7 @@ async def test_the_dispatch_request(operation: Callable[[str, str], dict[str, An
 async def test_the_listing_request(operation: Callable[[str, str], dict[str, Any]]) -> None:
     """GET with the documented parameters only, each of the documented type."""
     async with running(Server(response("200 OK", '{"workflow_runs": []}'))) as server:
-        answer = await GitHubRest(server.url, TOKEN).list_runs("octo/models", SINCE, 3)
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).list_runs("octo/models", SINCE, 3)
     assert isinstance(answer, Answer)
     assert (answer.status, answer.body) == (200, '{"workflow_runs": []}')
     (request,) = server.requests
@@ -182,10 +183,22 @@ async def test_the_listing_request(operation: Callable[[str, str], dict[str, Any
         jsonschema.validate(instance, {key: item for key, item in described[name].items() if key != "format"})
 
 
+async def test_the_jobs_request(operation: Callable[[str, str], dict[str, Any]]) -> None:
+    """GET to the documented path, with a documented parameter."""
+    async with running(Server(response("200 OK", '{"total_count": 0, "jobs": []}'))) as server:
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).list_jobs("octo/models", 7)
+    assert isinstance(answer, Answer)
+    assert answer.body == '{"total_count": 0, "jobs": []}'
+    (request,) = server.requests
+    assert (request.method, request.path) == ("GET", "/repos/octo/models/actions/runs/7/jobs")
+    assert request.query == {"per_page": ["100"]}
+    operation("get", "/repos/{owner}/{repo}/actions/runs/{run_id}/jobs")
+
+
 async def test_headers() -> None:
     """Token, API version, and the User-Agent without which GitHub refuses."""
     async with running(Server()) as server:
-        await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+        await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     headers = server.requests[0].headers
     assert headers["authorization"] == f"Bearer {TOKEN}"
     assert headers["accept"] == "application/vnd.github+json"
@@ -199,7 +212,7 @@ async def test_a_netrc_does_not_replace_the_token(tmp_path: Path, monkeypatch: p
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
     async with running(Server()) as server:
-        await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+        await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
 
 
@@ -209,7 +222,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
     async with running(Server()) as elsewhere:
         moved = response(f"{status} Moved", Location=f"{elsewhere.url}/repositories/1/dispatches")
         async with running(Server(moved)) as server:
-            answer = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+            answer = await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     assert isinstance(answer, Answer)
     assert (answer.status, answer.headers["location"]) == (status, f"{elsewhere.url}/repositories/1/dispatches")
     assert len(server.requests) == 1
@@ -221,7 +234,7 @@ async def test_every_status_is_an_answer(status: int) -> None:
     """Status, headers in lower case and body come back as they are; nothing is sent again from here."""
     told = response(f"{status} X", '{"message": "é"}', Retry_After="7", X_RateLimit_Remaining="0")
     async with running(Server(told)) as server:
-        answer = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     assert isinstance(answer, Answer)
     assert (answer.status, answer.body) == (status, '{"message": "é"}')
     assert (answer.headers["retry-after"], answer.headers["x-ratelimit-remaining"]) == ("7", "0")
@@ -230,7 +243,9 @@ async def test_every_status_is_an_answer(status: int) -> None:
 
 async def test_a_refused_connection_never_got_there(free_port: Callable[[], int]) -> None:
     """Nobody listens: it can be sent again without looking."""
-    answer = await GitHubRest(f"http://127.0.0.1:{free_port()}", TOKEN).create_dispatch("octo/models", a_request())
+    answer = await GitHubRest(f"http://127.0.0.1:{free_port()}", PersonalToken(TOKEN)).create_dispatch(
+        "octo/models", a_request()
+    )
     assert isinstance(answer, NoAnswer)
     assert answer.reached is False
     assert "GitHub" in answer.reason
@@ -238,7 +253,9 @@ async def test_a_refused_connection_never_got_there(free_port: Callable[[], int]
 
 async def test_an_unknown_name_never_got_there() -> None:
     """The name does not resolve: neither did the request leave."""
-    answer = await GitHubRest("https://github.invalid", TOKEN).create_dispatch("octo/models", a_request())
+    answer = await GitHubRest("https://github.invalid", PersonalToken(TOKEN)).create_dispatch(
+        "octo/models", a_request()
+    )
     assert isinstance(answer, NoAnswer)
     assert answer.reached is False
 
@@ -246,7 +263,7 @@ async def test_an_unknown_name_never_got_there() -> None:
 async def test_a_reset_after_the_request_is_unknown() -> None:
     """GitHub read it and the connection broke: it may have been taken."""
     async with running(Server(reset=True)) as server:
-        answer = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     assert isinstance(answer, NoAnswer)
     assert answer.reached is True
     assert len(server.requests) == 1
@@ -255,7 +272,7 @@ async def test_a_reset_after_the_request_is_unknown() -> None:
 async def test_a_reset_on_a_connection_used_before_is_unknown() -> None:
     """The pooled connection breaks under the second request: unknown, and not sent again from here."""
     async with running(Server()) as server:
-        rest = GitHubRest(server.url, TOKEN)
+        rest = GitHubRest(server.url, PersonalToken(TOKEN))
         assert await rest.create_dispatch("octo/models", a_request()) == Answer(204, {}, "")
         server.reset = True
         answer = await rest.create_dispatch("octo/models", a_request())
@@ -269,7 +286,7 @@ async def test_an_answer_that_does_not_come_is_unknown(answer: bytes | None, mon
     """Silence, and an answer that stops in its middle: it may have been taken."""
     monkeypatch.setattr(github, "_TIMEOUT", (5, 0.3))
     async with running(Server(answer)) as server:
-        found = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+        found = await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     assert isinstance(found, NoAnswer)
     assert found.reached is True
     assert len(server.requests) == 1
@@ -280,6 +297,6 @@ async def test_an_answer_that_is_no_http_is_unknown(answer: bytes, monkeypatch: 
     """Whatever a broken proxy writes is no exception, and no proof that GitHub did not take it."""
     monkeypatch.setattr(github, "_TIMEOUT", (5, 0.3))
     async with running(Server(answer)) as server:
-        found = await GitHubRest(server.url, TOKEN).create_dispatch("octo/models", a_request())
+        found = await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     assert isinstance(found, NoAnswer)
     assert found.reached is True

@@ -216,7 +216,11 @@ def test_signalbox_runs_the_same(tmp_path: Path, settings: dict[str, str]) -> No
         [
             event_call("intake", first),
             event_call("intake", bad),
-            queue_call("work", json.dumps({"kind": "window", "route": "train-on-new-data", "key": folder}), Id="1"),
+            queue_call(
+                "work",
+                json.dumps({"kind": "window", "route": "train-on-new-data", "key": folder, "alarm": "old"}),
+                Id="1",
+            ),
             queue_call("work", json.dumps({"kind": "none"}), Id="2"),
             timer_call("reconcile"),
             http_call("status", "GET", "http://127.0.0.1/api/status"),
@@ -232,7 +236,10 @@ def test_signalbox_runs_the_same(tmp_path: Path, settings: dict[str, str]) -> No
         assert before.headers["Content-Type"] == status["headers"]["content-type"]
         assert host.post_event([second], "intake").status_code == 202
         assert host.post_event([bad], "intake").status_code == 500
-        for message, expected in (({"kind": "none"}, 500), ({"kind": "window", "route": "r", "key": folder}, 202)):
+        for message, expected in (
+            ({"kind": "none"}, 500),
+            ({"kind": "window", "route": "r", "key": folder, "alarm": "old"}, 202),
+        ):
             hand = requests.post(f"{host.url}/admin/functions/work", json={"input": json.dumps(message)}, timeout=20)
             assert hand.status_code == expected
         assert requests.post(f"{host.url}/admin/functions/reconcile", json={}, timeout=20).status_code == 202
