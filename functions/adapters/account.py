@@ -80,8 +80,11 @@ def error_code(error: AzureError) -> str:
 class StateStorage:
     """Blob, table and queue clients of the state account. Opens no connection before its first call."""
 
-    def __init__(self, account: StateAccount) -> None:
-        """Raises ValueError where a connection string cannot be read."""
+    def __init__(self, account: StateAccount, credential: TokenCredential | None = None) -> None:
+        """Raises ValueError where a connection string cannot be read.
+
+        An account that is only named is opened with `credential`, or else with the app's own identity.
+        """
         session = Session()
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=THREADS, pool_maxsize=THREADS))
@@ -99,7 +102,7 @@ class StateStorage:
             self.tables = TableServiceClient.from_connection_string(text, **options)
             queues = QueueServiceClient.from_connection_string(text, **options)
         else:
-            credential = _identity(account.client_id)
+            credential = credential or _identity(account.client_id)
             urls = {kind: f"https://{account.name}.{kind}.core.windows.net" for kind in ("blob", "table", "queue")}
             blobs = BlobServiceClient(urls["blob"], credential, **options, **ranges)
             self.tables = TableServiceClient(urls["table"], credential=credential, **options)

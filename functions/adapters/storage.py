@@ -24,6 +24,7 @@ from azure.storage.queue import TextBase64EncodePolicy
 
 from functions.adapters.account import (
     DEAD_LETTERS,
+    EVENTS_QUEUE,
     HEADS,
     LEDGER,
     MANIFESTS,
@@ -34,15 +35,27 @@ from functions.adapters.account import (
     translated,
     translation,
 )
+from functions.adapters.rows import (
+    BUDGETS,
+    DISPATCHES,
+    OPEN,
+    WATCHES,
+    compare_and_set,
+    dispatch_entity,
+    head_entity,
+    head_of,
+    open_entity,
+    text_of,
+)
 from functions.adapters.threads import in_thread, iterate_in_thread
+from functions.core.budget import Spending
 from functions.core.dispatch import Dispatch, readable
 from functions.core.manifest import Header
-from functions.core.values import JsonObject, compact_json
+from functions.core.values import JsonObject, compact_json, format_time, parse_time
 from functions.core.windows import Head, Segment
-from functions.flow.ports import Append, Conflict, SegmentState
+from functions.flow.ports import Append, Conflict, PoisonMessage, SegmentState, Watch
 
-_DISPATCHES, _WATCHES, _OPEN = "dispatch", "watch", "open "
-_LONGEST_PROPERTY = 30_000  # a table's text property holds 32 K characters
+_POISON_HIDDEN = 240  # seconds; less than the five minutes until the timer comes again
 _METADATA_SAFE = '{}[]":,/~'
 
 
@@ -63,7 +76,7 @@ class AzureStore:
     @translated
     def read_head(self, route: str, key_digest: str) -> Head | None:
         try:
-            return _head(self._heads.get_entity(route, key_digest))
+            return head_of(self._heads.get_entity(route, key_digest))
         except ResourceNotFoundError as error:
             if error_code(error) == "TableNotFound":
                 raise
@@ -72,22 +85,7 @@ class AzureStore:
     @in_thread
     @translated
     def write_head(self, head: Head) -> Head:
-        entity = _head_entity(head)
-        try:
-            if head.version:
-                result = self._heads.update_entity(
-                    entity,
-                    mode=UpdateMode.REPLACE,
-                    etag=head.version,
-                    match_condition=MatchConditions.IfNotModified,
-                )
-            else:
-                result = self._heads.create_entity(entity)
-        except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
-            if error_code(error) == "TableNotFound":
-                raise
-            raise Conflict(f"head {head.route}/{head.key_digest}") from error
-        return replace(head, version=str(result["etag"]))
+        return replace(head, version=compare_and_set(self._heads, head_entity(head), head.version))
 
     @in_thread
     @translated
@@ -100,7 +98,7 @@ class AzureStore:
     @in_thread
     @translated
     def heads_to_look_at(self) -> list[Head]:
-        return [_head(entity) for entity in self._heads.query_entities("open eq true or unfinished eq true")]
+        return [head_of(entity) for entity in self._heads.query_entities("open eq true or unfinished eq true")]
 
     # Windows: append blobs.
 
@@ -131,6 +129,20 @@ class AzureStore:
     @translated
     def seal_segment(self, segment: Segment) -> None:
         self._windows.get_blob_client(segment.name).seal_append_blob()
+
+    @in_thread
+    @translated
+    def segments_unchanged_since(self, moment: datetime) -> list[Segment]:
+        return [Segment.from_name(blob.name) for blob in self._windows.list_blobs() if blob.last_modified <= moment]
+
+    @in_thread
+    @translated
+    def delete_segment(self, segment: Segment) -> None:
+        try:
+            self._windows.get_blob_client(segment.name).delete_blob()
+        except ResourceNotFoundError as error:
+            if error_code(error) == "ContainerNotFound":
+                raise
 
     @in_thread
     @translated
@@ -192,9 +204,9 @@ class AzureStore:
     @in_thread
     @translated
     def insert_dispatch(self, dispatch: Dispatch) -> bool:
-        operations: list[Any] = [("create", _dispatch_entity(dispatch))]
+        operations: list[Any] = [("create", dispatch_entity(dispatch))]
         if not dispatch.is_final:
-            operations.append(("upsert", _open_entity(dispatch.id)))
+            operations.append(("upsert", open_entity(dispatch.id)))
         try:
             self._ledger.submit_transaction(operations)
         except (ResourceExistsError, TableTransactionError) as error:
@@ -217,9 +229,9 @@ class AzureStore:
             "etag": dispatch.version,
             "match_condition": MatchConditions.IfNotModified,
         }
-        operations: list[Any] = [("update", _dispatch_entity(dispatch), condition)]
+        operations: list[Any] = [("update", dispatch_entity(dispatch), condition)]
         operations.append(
-            ("delete", _open_entity(dispatch.id)) if dispatch.is_final else ("upsert", _open_entity(dispatch.id))
+            ("delete", open_entity(dispatch.id)) if dispatch.is_final else ("upsert", open_entity(dispatch.id))
         )
         try:
             results = self._ledger.submit_transaction(operations)
@@ -233,35 +245,54 @@ class AzureStore:
     @translated
     def unfinished_dispatches(self) -> list[Dispatch]:
         notes = self._ledger.query_entities(
-            f"PartitionKey eq '{_DISPATCHES}' and RowKey ge '{_OPEN}' and RowKey lt '{_OPEN}~'", select=["RowKey"]
+            f"PartitionKey eq '{DISPATCHES}' and RowKey ge '{OPEN}' and RowKey lt '{OPEN}~'", select=["RowKey"]
         )
-        rows = [self._read_row(note["RowKey"].removeprefix(_OPEN)) for note in notes]
+        rows = [self._read_row(note["RowKey"].removeprefix(OPEN)) for note in notes]
         return [row for row in readable(row for row in rows if row is not None) if not row.is_final]
 
     def _read_row(self, dispatch_id: str) -> tuple[str, str] | None:
         try:
-            entity = self._ledger.get_entity(_DISPATCHES, dispatch_id)
+            entity = self._ledger.get_entity(DISPATCHES, dispatch_id)
         except ResourceNotFoundError as error:
             if error_code(error) == "TableNotFound":
                 raise
             return None
-        return _body(entity), str(entity.metadata["etag"])
+        return text_of(entity), str(entity.metadata["etag"])
 
     @in_thread
     @translated
-    def lead_watch(self, repository: str, token: str) -> None:
-        row = {"PartitionKey": _WATCHES, "RowKey": quote(repository, safe=""), "token": token}
+    def lead_watch(self, repository: str, watch: Watch) -> None:
+        not_before = "" if watch.not_before is None else format_time(watch.not_before)
+        row = {"PartitionKey": WATCHES, "RowKey": quote(repository, safe=""), "token": watch.token, "until": not_before}
         self._ledger.upsert_entity(row, mode=UpdateMode.REPLACE)
 
     @in_thread
     @translated
-    def watch_leader(self, repository: str) -> str:
+    def watch_leader(self, repository: str) -> Watch | None:
         try:
-            return str(self._ledger.get_entity(_WATCHES, quote(repository, safe=""))["token"])
+            row = self._ledger.get_entity(WATCHES, quote(repository, safe=""))
         except ResourceNotFoundError as error:
             if error_code(error) == "TableNotFound":
                 raise
-            return ""
+            return None
+        return Watch(row["token"], parse_time(row["until"]) if row.get("until") else None)
+
+    @in_thread
+    @translated
+    def read_spending(self, route: str) -> Spending | None:
+        try:
+            entity = self._ledger.get_entity(BUDGETS, route)
+        except ResourceNotFoundError as error:
+            if error_code(error) == "TableNotFound":
+                raise
+            return None
+        return Spending.from_text(route, entity["spending"], str(entity.metadata["etag"]))
+
+    @in_thread
+    @translated
+    def write_spending(self, spending: Spending) -> Spending:
+        row = {"PartitionKey": BUDGETS, "RowKey": spending.route, "spending": spending.to_text()}
+        return replace(spending, version=compare_and_set(self._ledger, row, spending.version))
 
     @in_thread
     @translated
@@ -275,6 +306,10 @@ class AzureQueue:
     def __init__(self, storage: StateStorage) -> None:
         """`storage` holds the clients."""
         self._queue = storage.queues.get_queue_client(WORK_QUEUE, message_encode_policy=TextBase64EncodePolicy())
+        self._poison = {
+            "work": storage.queues.get_queue_client(f"{WORK_QUEUE}-poison"),
+            "events": storage.queues.get_queue_client(f"{EVENTS_QUEUE}-poison"),
+        }
 
     @in_thread
     @translated
@@ -283,6 +318,26 @@ class AzureQueue:
         self._queue.send_message(
             compact_json(message), visibility_timeout=seconds if delay > timedelta() else None, time_to_live=-1
         )
+
+    @in_thread
+    @translated
+    def take_poison(self, queue: str) -> list[PoisonMessage]:
+        try:
+            taken = list(self._poison[queue].receive_messages(max_messages=32, visibility_timeout=_POISON_HIDDEN))
+        except ResourceNotFoundError:  # the host creates the queue once it gives up a message
+            return []
+        return [
+            PoisonMessage(queue, item.id, item.pop_receipt or "", str(item.content), item.dequeue_count or 1)
+            for item in taken
+        ]
+
+    @in_thread
+    @translated
+    def drop_poison(self, message: PoisonMessage) -> None:
+        try:
+            self._poison[message.queue].delete_message(message.id, message.receipt)
+        except ResourceNotFoundError:
+            return
 
 
 _APPEND_OUTCOMES = {
@@ -309,41 +364,3 @@ def _manifest_name(dispatch_id: str) -> str:
 
 def _http_date(value: str) -> datetime:
     return datetime.strptime(value, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-
-
-def _head_entity(head: Head) -> dict[str, Any]:
-    return {
-        "PartitionKey": head.route,
-        "RowKey": head.key_digest,
-        "open": head.is_open,
-        "unfinished": bool(head.unfinished),
-        "head": head.to_text(),
-    }
-
-
-def _head(entity: Any) -> Head:
-    return Head.from_text(entity["head"], str(entity.metadata["etag"]))
-
-
-def _dispatch_entity(dispatch: Dispatch) -> dict[str, Any]:
-    text = dispatch.to_text()
-    parts = {
-        f"body{start // _LONGEST_PROPERTY}": text[start : start + _LONGEST_PROPERTY]
-        for start in range(0, len(text), _LONGEST_PROPERTY)
-    }
-    return {
-        "PartitionKey": _DISPATCHES,
-        "RowKey": dispatch.id,
-        "state": str(dispatch.state),
-        "route": dispatch.route,
-        "parts": len(parts),
-        **parts,
-    }
-
-
-def _open_entity(dispatch_id: str) -> dict[str, Any]:
-    return {"PartitionKey": _DISPATCHES, "RowKey": f"{_OPEN}{dispatch_id}"}
-
-
-def _body(entity: Any) -> str:
-    return "".join(entity[f"body{part}"] for part in range(entity["parts"]))

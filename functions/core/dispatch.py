@@ -43,6 +43,12 @@ FINAL = frozenset({State.DONE, State.DEAD, State.EMPTY})
 GONE_FOR = timedelta(hours=1)
 """A confirmed run that is not listed for so long is taken for deleted."""
 
+MOST_UNSTARTED = 3
+"""How often a dispatch is sent again because its run was cancelled before it began."""
+
+UNSTARTED_PAUSE = timedelta(minutes=5)
+"""The first pause before that, four times as long each time: what displaced the run shall get on meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestRef:
@@ -74,6 +80,9 @@ class Dispatch:
         sending_since: when its last sending began, or since when it is unknown whether GitHub got it.
         sent: when GitHub accepted it.
         looked: when a run was last looked for.
+        parked: when it was last parked.
+        probes: how often it went on from there by itself, to find out whether the cause was mended.
+        unstarted: ids of its runs that were cancelled before they began; they do not count as its runs.
         run_id, run_url, conclusion: of the run that it started, once that is known.
         version: the row's ETag; "" where it is not stored yet.
     """
@@ -96,6 +105,9 @@ class Dispatch:
     sending_since: datetime | None = None
     sent: datetime | None = None
     looked: datetime | None = None
+    parked: datetime | None = None
+    probes: int = 0
+    unstarted: tuple[int, ...] = ()
     run_id: int | None = None
     run_url: str = ""
     conclusion: str = ""
@@ -111,6 +123,11 @@ class Dispatch:
         """True while a listing of GitHub's runs can tell something new about it."""
         return self.state in {State.SENDING, State.SENT, State.CONFIRMED}
 
+    @property
+    def is_unheard(self) -> bool:
+        """True where GitHub accepted it, and it is parked because no run answered."""
+        return self.state is State.PARKED and self.sent is not None
+
     def to_text(self) -> str:
         """The row as one ASCII text, without its version."""
         row = asdict(self)
@@ -125,11 +142,13 @@ class Dispatch:
         row: Mapping[str, object] = json.loads(line)
         known = {item.name for item in fields(Dispatch)}
         values: dict[str, object] = {name: value for name, value in row.items() if name in known}
-        for name in ("created", "not_before", "sending_since", "sent", "looked"):
+        for name in ("created", "not_before", "sending_since", "sent", "looked", "parked"):
             if isinstance(written := values.get(name), str):
                 values[name] = parse_time(written)
         if isinstance(reference := values.get("manifest"), dict):
             values["manifest"] = ManifestRef(**reference)
+        if isinstance(unstarted := values.get("unstarted"), list):
+            values["unstarted"] = tuple(unstarted)
         values["state"] = State(str(values["state"]))
         return Dispatch(**values, version=version)  # type: ignore[arg-type]
 
@@ -166,6 +185,7 @@ def begin(dispatch: Dispatch, now: datetime) -> Step:
             reason="",
             attempts=dispatch.attempts + 1,
             sending_since=now,
+            sent=None,
             not_before=None,
         )
     )
@@ -179,17 +199,24 @@ def after_answer(dispatch: Dispatch, verdict: Verdict, now: datetime) -> Step:
         case Retry(after, reason):
             retried = replace(dispatch, state=State.READY, not_before=now + after, reason=reason)
             return Step(retried, after)
-        case Unknown(reason):
-            return Step(replace(dispatch, sending_since=now, reason=reason))
+        case Unknown(reason, after):
+            return Step(replace(dispatch, sending_since=now, not_before=now + after, reason=reason))
         case Park(reason):
-            return Step(replace(dispatch, state=State.PARKED, reason=reason))
+            return Step(replace(dispatch, state=State.PARKED, parked=now, reason=reason))
         case Dead(reason):  # pragma: no branch - there is no other verdict
             return Step(replace(dispatch, state=State.DEAD, reason=reason))
 
 
+def runs_of(dispatch: Dispatch, runs: Iterable[Run]) -> list[Run]:
+    """The runs that `dispatch` started, oldest first."""
+    return sorted(
+        (run for run in runs if dispatch.id in run.title and run.id not in dispatch.unstarted), key=lambda run: run.id
+    )
+
+
 def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> Dispatch:
     """What a listing of runs, made after `dispatch` was sent, says about it."""
-    found = sorted((run for run in runs if dispatch.id in run.title), key=lambda run: run.id)
+    found = runs_of(dispatch, runs)
     if found:
         run = found[0]
         ended = all(other.status == "completed" for other in found)
@@ -206,10 +233,10 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
     looked = replace(dispatch, looked=now)
     if dispatch.state is State.SENDING and dispatch.sending_since is not None:
         patience = RUN_SETTLES if dispatch.reason else SENDING_TIMEOUT
-        left = dispatch.sending_since + patience - now
-        if left > timedelta():
+        until = max(dispatch.sending_since + patience, dispatch.not_before or dispatch.sending_since)
+        if until > now:
             return looked
-        reason = f"no answer to attempt {dispatch.attempts} and no run of it, so it is sent again"
+        reason = f"attempt {dispatch.attempts} started no run, so it is sent again"
         return replace(looked, state=State.READY, not_before=None, reason=reason)
     if dispatch.state is State.SENT and dispatch.sent is not None and now - dispatch.sent > HEARD_WITHIN:
         reason = (
@@ -217,10 +244,34 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
             f"branch of {dispatch.repository} listen to repository_dispatch '{dispatch.event_type}' and put "
             "github.event.client_payload.dispatch_id into its run-name"
         )
-        return replace(looked, state=State.PARKED, reason=reason)
+        return replace(looked, state=State.PARKED, parked=now, reason=reason)
     if dispatch.state is State.CONFIRMED:
         return _run_gone(dispatch, now)
     return looked
+
+
+def to_look_into(dispatch: Dispatch, runs: Iterable[Run]) -> tuple[int, ...]:
+    """The dispatch's runs whose jobs have to be looked into: all of them were cancelled, maybe before they began."""
+    found = runs_of(dispatch, runs)
+    if len(dispatch.unstarted) >= MOST_UNSTARTED or any(run.conclusion != "cancelled" for run in found):
+        return ()
+    return tuple(run.id for run in found)
+
+
+def after_no_start(dispatch: Dispatch, runs: tuple[int, ...], now: datetime) -> Dispatch:
+    """The dispatch whose runs were cancelled before any of them began: nothing was done yet, so it is sent again."""
+    pause = UNSTARTED_PAUSE * 4 ** len(dispatch.unstarted)
+    return replace(
+        dispatch,
+        state=State.READY,
+        not_before=now + pause,
+        unstarted=(*dispatch.unstarted, *runs),
+        looked=now,
+        run_id=None,
+        run_url="",
+        conclusion="",
+        reason=f"run {runs[0]} was cancelled before it began, so it is sent again",
+    )
 
 
 def _run_gone(dispatch: Dispatch, now: datetime) -> Dispatch:

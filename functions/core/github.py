@@ -57,9 +57,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody knows whether GitHub took it: look for its run before sending again."""
+    """Nobody knows whether GitHub took it: look for its run before sending again, and not before `after` has passed."""
 
     reason: str
+    after: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,11 @@ def read_dispatch_answer(answer: Answer | NoAnswer, *, repository: str, attempt:
         return Unknown(answer.reason) if answer.reached else Retry(_doubled(attempt), answer.reason)
     asked = "asked for the GitHub App's token, " if answer.mend else ""
     said = f"{asked}GitHub answered {answer.status}{message_of(answer)}"
-    if _passes(answer):
+    if is_limit(answer) or (answer.mend and _is_fault(answer)):
         return Retry(wait_for(answer, attempt, now), said)
+    if _is_fault(answer):
+        # The server may have failed after it took the dispatch.
+        return Unknown(said, wait_for(answer, attempt, now))
     if answer.mend:
         return Park(f"{said}: {answer.mend}")
     match answer.status:
@@ -111,9 +115,14 @@ def read_dispatch_answer(answer: Answer | NoAnswer, *, repository: str, attempt:
             return Dead(said)
 
 
-def _passes(answer: Answer) -> bool:
-    """True for limits, time-outs and faults of the server."""
-    return answer.status in {408, 429} or answer.status >= 500 or (answer.status == 403 and is_rate_limited(answer))
+def is_limit(answer: Answer) -> bool:
+    """True where GitHub asks to come later, and did nothing."""
+    return answer.status == 429 or (answer.status == 403 and is_rate_limited(answer))
+
+
+def _is_fault(answer: Answer) -> bool:
+    """True for time-outs and faults of the server."""
+    return answer.status == 408 or answer.status >= 500
 
 
 def is_rate_limited(answer: Answer) -> bool:

@@ -126,6 +126,11 @@ class Listed:
     sequencer: str
 
 
+def listed(event: Event) -> Listed:
+    """What a manifest's line says of an event, before there is a manifest."""
+    return read_listed(compact_json(entry(event)).encode("ascii"))
+
+
 def read_listed(line: bytes) -> Listed:
     """Read one line of a manifest."""
     kept = json.loads(line)

@@ -68,6 +68,18 @@ class Hold:
     at_most: timedelta
 
 
+LARGEST_BUDGET = 500
+"""Slots that one row holds; GitHub itself takes 500 requests an hour that create something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `dispatches` (1 to 500) in any span of `per`."""
+
+    dispatches: int
+    per: timedelta
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One entry of the routes file. `settle` None sends each event by itself; `repository` "" means the setting's."""
@@ -79,6 +91,7 @@ class Route:
     key: str = "all"
     settle: Settle | None = None
     hold: Hold | None = None
+    budget: Budget | None = None
     max_open_keys: int = 100
     repository: str = ""
 

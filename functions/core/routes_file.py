@@ -13,6 +13,8 @@ import yaml
 
 from functions.core.routes import (
     KEY_FIELDS,
+    LARGEST_BUDGET,
+    Budget,
     Hold,
     Route,
     Settle,
@@ -154,6 +156,7 @@ class _Reader:
             key=fields.take("key", _key, "all"),
             settle=settle,
             hold=hold,
+            budget=fields.take("budget", self.budget, None),
             max_open_keys=fields.take("max_open_keys", _positive, 100),
             repository=fields.take("repository", _repository, ""),
         )
@@ -210,13 +213,22 @@ class _Reader:
         fields.done()
         return hold
 
+    def budget(self, node: yaml.Node, key: str) -> Budget:
+        fields = _Fields(self, node, f"'{key}'")
+        dispatches = fields.need("dispatches", _positive, 1)
+        if dispatches > LARGEST_BUDGET:
+            self.wrong(fields.line, f"'dispatches' is {dispatches}; a budget allows at most {LARGEST_BUDGET}")
+        budget = Budget(dispatches, per=fields.need("per", _duration, timedelta()))
+        fields.done()
+        return budget
+
 
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
 def _text(node: yaml.Node, key: str) -> str:
-    if not isinstance(node, yaml.ScalarNode) or not node.value:
+    if not isinstance(node, yaml.ScalarNode) or not node.value or node.tag == "tag:yaml.org,2002:null":
         raise ValueError(f"'{key}' must be text")
     return str(node.value)
 

@@ -129,6 +129,12 @@ class Segment:
     number: int
     segment: int
 
+    @staticmethod
+    def from_name(name: str) -> Segment:
+        """The segment whose blob has this name."""
+        route, key_digest, number, segment = name.split("/")
+        return Segment(route, key_digest, int(number), int(segment))
+
     @property
     def window_name(self) -> str:
         """Prefix of all the window's blobs."""

@@ -52,20 +52,31 @@ class Intake:
         try:
             read = list(parse_document(raw))
         except UnreadableEvent as error:
-            return [await self._dead_letter({"raw": base64.b64encode(raw).decode("ascii")}, str(error))]
+            return [await self.dead_letter({"raw": base64.b64encode(raw).decode("ascii")}, str(error))]
         return [
-            await self._dead_letter({"event": _jsonable(value)}, str(event))
+            await self.dead_letter({"event": _jsonable(value)}, str(event))
             if isinstance(event, UnreadableEvent)
             else await self.take(event)
             for value, event in read
         ]
+
+    async def give_up(self, raw: bytes, reason: str) -> None:
+        """Make dead letters of the events in a queue message that cannot be taken in; of its bytes where none is."""
+        try:
+            values = [value for value, _ in parse_document(raw)]
+        except UnreadableEvent:
+            values = []
+        for value in values:
+            await self.dead_letter({"event": _jsonable(value)}, reason)
+        if not values:
+            await self.dead_letter({"raw": base64.b64encode(raw).decode("ascii")}, reason)
 
     async def take_value(self, value: object) -> Fate:
         """Take one decoded event, of either schema."""
         try:
             event = parse(value)
         except UnreadableEvent as error:
-            return await self._dead_letter({"event": _jsonable(value)}, str(error))
+            return await self.dead_letter({"event": _jsonable(value)}, str(error))
         return await self.take(event)
 
     async def take(self, event: Event) -> Fate:
@@ -75,11 +86,11 @@ class Intake:
                 f"its storage account '{event.account}' is not among SIGNALBOX_DATA_ACCOUNTS "
                 f"({', '.join(sorted(self.data_accounts)) or 'none'})"
             )
-            return await self._dead_letter({"event": event.to_json()}, reason)
+            return await self.dead_letter({"event": event.to_json()}, reason)
         line = Line(event, self.clock.now()).to_bytes()
         if len(line) > LARGEST_LINE:
             reason = f"it has {len(line)} bytes, more than the {LARGEST_LINE} that a window takes"
-            return await self._dead_letter({"event": event.to_json()}, reason)
+            return await self.dead_letter({"event": event.to_json()}, reason)
         routes = matching(self.routes, event)
         for route in routes:
             if route.settle is None:
@@ -133,7 +144,7 @@ class Intake:
 
         await patiently(self.clock, shorten)
 
-    async def _dead_letter(self, letter: JsonObject, reason: str) -> Fate:
+    async def dead_letter(self, letter: JsonObject, reason: str) -> Fate:
         """Keep what cannot be used, so that it is answered 2xx: sending it again would never help."""
         now = self.clock.now()
         name = f"{now:%Y/%m/%d}/{digest(compact_json(letter), reason)}.json"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from functions.core.routes import Route
 from functions.core.values import JsonObject
+from functions.flow.budget_keeper import BudgetKeeper
+from functions.flow.housekeeper import Housekeeper
 from functions.flow.intake import Intake
 from functions.flow.ports import Chance, Clock, GitHub, Queue, Store
 from functions.flow.sender import Sender
@@ -16,15 +18,20 @@ from functions.flow.window_writer import WindowWriter
 
 _log = logging.getLogger("signalbox.work")
 
+_SWEPT_UNTIL = 5
+"""Old windows are looked for once an hour, by the timer's first run in it: a listing reads every blob's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Orchestrator:
-    """Intake, window closer and sender over one store, queue, GitHub and clock."""
+    """Intake, window closer, sender and housekeeper over one store, queue, GitHub and clock."""
 
     intake: Intake
     closer: WindowCloser
     sender: Sender
+    housekeeper: Housekeeper
     store: Store
+    clock: Clock
 
     @staticmethod
     def build(
@@ -40,11 +47,16 @@ class Orchestrator:
     ) -> Orchestrator:
         """Wire the flow. `repository` is OWNER/NAME; `data_accounts` are storage account names in lower case."""
         writer = WindowWriter(store, queue, clock, chance)
+        by_name = {route.name: route for route in routes}
+        budgets = BudgetKeeper(by_name, store, clock)
+        intake = Intake(routes, store, queue, writer, clock, chance, repository, data_accounts)
         return Orchestrator(
-            intake=Intake(routes, store, queue, writer, clock, chance, repository, data_accounts),
-            closer=WindowCloser({route.name: route for route in routes}, store, queue, clock, chance, repository),
-            sender=Sender(store, queue, github, clock, chance),
+            intake=intake,
+            closer=WindowCloser(by_name, store, queue, clock, chance, budgets, repository),
+            sender=Sender(store, queue, github, clock, chance, budgets),
+            housekeeper=Housekeeper(store, queue, intake, clock),
             store=store,
+            clock=clock,
         )
 
     async def work(self, message: JsonObject) -> None:
@@ -67,6 +79,9 @@ class Orchestrator:
             except Exception:  # one broken window must not keep the others from going on
                 _log.exception("window of route %s, key '%s' cannot be finished", head.route, head.key)
         await self.sender.resume()
+        await self.housekeeper.take_up_poison()
+        if self.clock.now().minute < _SWEPT_UNTIL:
+            await self.housekeeper.sweep()
 
     async def status(self) -> JsonObject:
         """Counts of what is under way, for the status page."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Protocol
 
+from functions.core.budget import Spending
 from functions.core.dispatch import Dispatch
 from functions.core.github import Answer, NoAnswer
 from functions.core.manifest import Header
@@ -44,6 +45,14 @@ class SegmentState:
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who looks for a repository's runs: messages with its token; GitHub is not asked before `not_before`."""
+
+    token: str
+    not_before: datetime | None = None
+
+
 class Store(Protocol):
     """The state account. Every call may raise StorageUnavailable, and may have taken effect all the same."""
 
@@ -64,6 +73,12 @@ class Store(Protocol):
 
     async def create_segment(self, segment: Segment, rule: str) -> None:
         """Create the blob where it does not exist yet; never touches one that does."""
+
+    async def segments_unchanged_since(self, moment: datetime) -> list[Segment]:
+        """Every segment that stands and was not changed since then."""
+
+    async def delete_segment(self, segment: Segment) -> None:
+        """Delete a segment, sealed or not; where there is none, nothing changes."""
 
     async def seal_segment(self, segment: Segment) -> None:
         """Seal an existing blob for good; sealing a sealed one changes nothing."""
@@ -98,21 +113,47 @@ class Store(Protocol):
     async def unfinished_dispatches(self) -> list[Dispatch]:
         """Every ledger row whose state is not final."""
 
-    async def lead_watch(self, repository: str, token: str) -> None:
-        """Note that the watch over a repository's runs is led by `token` from now on."""
+    async def lead_watch(self, repository: str, watch: Watch) -> None:
+        """Note who leads the watch over a repository's runs from now on."""
 
-    async def watch_leader(self, repository: str) -> str:
-        """The token that leads the watch, or ""."""
+    async def watch_leader(self, repository: str) -> Watch | None:
+        """Who leads the watch, or None."""
+
+    async def read_spending(self, route: str) -> Spending | None:
+        """What a route has spent of its budget, or None."""
+
+    async def write_spending(self, spending: Spending) -> Spending:
+        """Insert (version "") or replace the row as it was read; gives it with its new version. Raises Conflict."""
 
     async def write_dead_letter(self, name: str, letter: JsonObject) -> None:
         """Keep a dead letter under a name that follows from its content; writing it again changes nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class PoisonMessage:
+    """A message that the host gave up: its text as it stands in the queue, and how often it was taken from there.
+
+    `queue` is `work` or `events`; `id` and `receipt` are storage's own, and `receipt` is good until the next taking.
+    """
+
+    queue: str
+    id: str
+    receipt: str
+    text: str
+    deliveries: int
+
+
 class Queue(Protocol):
-    """The work queue, which is also the alarm clock."""
+    """The work queue, which is also the alarm clock; and what the host gave up of it and of the events queue."""
 
     async def send(self, message: JsonObject, delay: timedelta = timedelta()) -> None:
         """Put a message that becomes visible after `delay` and never expires. Raises StorageUnavailable."""
+
+    async def take_poison(self, queue: str) -> list[PoisonMessage]:
+        """Up to 32 messages that the host gave up of `work` or `events`; nobody else sees them for 4 minutes."""
+
+    async def drop_poison(self, message: PoisonMessage) -> None:
+        """Delete a message that was taken; where it is gone, nothing changes."""
 
 
 class GitHub(Protocol):
@@ -123,6 +164,9 @@ class GitHub(Protocol):
 
     async def list_runs(self, repository: str, since: datetime, page: int) -> Answer | NoAnswer:
         """GET /repos/{repository}/actions/runs, those of repository_dispatch created since then; 100 a page from 1."""
+
+    async def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
+        """GET /repos/{repository}/actions/runs/{run_id}/jobs, the first 100."""
 
 
 class Clock(Protocol):

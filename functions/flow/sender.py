@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -15,13 +15,20 @@ from functions.core.dispatch import (
     Step,
     after_answer,
     after_listing,
+    after_no_start,
     begin,
     next_look,
+    runs_of,
+    to_look_into,
 )
 from functions.core.github import Answer, Run, read_dispatch_answer, read_runs, wait_for
+from functions.core.jobs import read_began
+from functions.core.parking import wake
 from functions.core.payload import build_request, jittered
+from functions.core.values import format_time
+from functions.flow.budget_keeper import BudgetKeeper
 from functions.flow.patience import patiently
-from functions.flow.ports import Chance, Clock, Conflict, GitHub, Queue, Store
+from functions.flow.ports import Chance, Clock, Conflict, GitHub, Queue, Store, Watch
 
 _log = logging.getLogger("signalbox.dispatch")
 
@@ -38,6 +45,7 @@ class Sender:
     github: GitHub
     clock: Clock
     chance: Chance
+    budgets: BudgetKeeper
 
     async def send(self, dispatch_id: str) -> None:
         """Send one dispatch, if its turn has come. Whoever stores `sending` first sends; the others go away."""
@@ -53,6 +61,10 @@ class Sender:
             if step.again is not None:
                 await self._again(dispatch, step.again)
             return
+        wait = await self.budgets.wait(dispatch.route, dispatch.id)
+        if wait is not None:
+            await self._put_off(dispatch, wait)
+            return
         try:
             sending = await self.store.replace_dispatch(step.dispatch)
         except Conflict:
@@ -62,6 +74,13 @@ class Sender:
         verdict = read_dispatch_answer(answer, repository=sending.repository, attempt=sending.attempts, now=now)
         await self._settle(sending, after_answer(sending, verdict, now))
 
+    async def _put_off(self, ready: Dispatch, wait: timedelta) -> None:
+        """Its route's budget is used up: it keeps its place until its turn comes."""
+        turn = self.clock.now() + wait
+        reason = f"the budget of route '{ready.route}' is used up until {format_time(turn)}"
+        with suppress(Conflict):
+            await self._send_in_time(await self.store.replace_dispatch(replace(ready, not_before=turn, reason=reason)))
+
     async def _settle(self, sending: Dispatch, step: Step) -> None:
         stored = await patiently(self.clock, partial(self._store_answer, sending, step.dispatch))
         if stored is None:
@@ -69,6 +88,8 @@ class Sender:
         _log.info("dispatch %s: %s %s", stored.id, stored.state, stored.reason)
         if stored.state in {State.SENT, State.SENDING}:
             await self.start_watch(sending.repository)
+            if stored.state is State.SENT and stored.probes:
+                await self._wake(await self.store.unfinished_dispatches())  # the probe went through: the others follow
         elif step.again is not None:
             await self._again(stored, step.again)
 
@@ -86,14 +107,24 @@ class Sender:
         await self.queue.send({**message}, jittered(delay, self.chance.share()))
 
     async def start_watch(self, repository: str) -> None:
-        """Have the runs of a repository listed soon. A newer watch takes over from every older one."""
-        token = self.chance.token()
-        await self.store.lead_watch(repository, token)
-        await self.queue.send({"kind": "watch", "repository": repository, "token": token}, _FIRST_LOOK)
+        """Have the runs of a repository listed soon, but not before GitHub allows it.
+
+        A newer watch takes over from every older one.
+        """
+        leader = await self.store.watch_leader(repository)
+        not_before = leader.not_before if leader else None
+        watch = Watch(self.chance.token(), not_before)
+        await self.store.lead_watch(repository, watch)
+        delay = _FIRST_LOOK if not_before is None else max(_FIRST_LOOK, not_before - self.clock.now())
+        await self._look_again(repository, watch.token, delay)
+
+    async def _look_again(self, repository: str, token: str, delay: timedelta) -> None:
+        await self.queue.send({"kind": "watch", "repository": repository, "token": token}, delay)
 
     async def watch(self, repository: str, token: str) -> None:
         """One listing confirms all of a repository's waiting dispatches; goes on while any is waiting."""
-        if await self.store.watch_leader(repository) != token:
+        leader = await self.store.watch_leader(repository)
+        if leader is None or leader.token != token:
             return
         waiting = [
             item
@@ -105,16 +136,24 @@ class Sender:
         asked = self.clock.now()  # a run that appears while the listing is under way is not on it
         listed = await self._runs(repository, waiting)
         if isinstance(listed, timedelta):
-            await self.queue.send({"kind": "watch", "repository": repository, "token": token}, listed)
+            await self.store.lead_watch(repository, Watch(token, self.clock.now() + listed))
+            await self._look_again(repository, token, listed)
             return
         left = [item for dispatch in waiting if (item := await self._look(dispatch, listed, asked)) is not None]
         if left:
             delay = next_look(left, self.clock.now(), pages=1 + len(listed) // 100)
-            await self.queue.send({"kind": "watch", "repository": repository, "token": token}, delay)
+            await self._look_again(repository, token, delay)
 
     async def _look(self, dispatch: Dispatch, runs: tuple[Run, ...], asked: datetime) -> Dispatch | None:
         """Store what the listing that was asked for then says; gives the dispatch while it still waits for its run."""
         changed = after_listing(dispatch, runs, asked)
+        cancelled = to_look_into(dispatch, runs)
+        if cancelled:
+            began = await self._began(dispatch.repository, cancelled)
+            if began is None:
+                return dispatch
+            if not began:
+                changed = after_no_start(dispatch, cancelled, asked)
         if (changed.state, changed.run_id, changed.reason) != (dispatch.state, dispatch.run_id, dispatch.reason):
             try:
                 changed = await self.store.replace_dispatch(changed)
@@ -122,13 +161,18 @@ class Sender:
                 return dispatch  # somebody else moved it; the next listing sees it as it is then
             _log.info("dispatch %s: %s %s %s", changed.id, changed.state, changed.conclusion, changed.reason)
         if changed.state is State.READY:
-            await self.queue.send({"kind": "send", "dispatch": changed.id})
+            await self._send_in_time(changed)
         return changed if changed.waits_for_run else None
+
+    async def _began(self, repository: str, runs: tuple[int, ...]) -> bool | None:
+        """Whether any of the runs ever began; None where GitHub does not say now."""
+        found = [read_began(await self.github.list_jobs(repository, run)) for run in runs]
+        return True if True in found else None if None in found else False
 
     async def _runs(self, repository: str, waiting: list[Dispatch]) -> tuple[Run, ...] | timedelta:
         """Runs since shortly before the oldest waiting dispatch was sent, or how long to leave GitHub alone."""
         since = min(item.sent or item.sending_since or item.created for item in waiting) - LOOK_BEFORE
-        missing = {item.id for item in waiting}
+        missing = waiting
         found: list[Run] = []
         for page in range(1, _MOST_PAGES + 1):
             answer = await self.github.list_runs(repository, since, page)
@@ -137,19 +181,40 @@ class Sender:
                 _log.warning("cannot list the runs of %s: %s", repository, answer)
                 return wait_for(answer, 1, self.clock.now()) if isinstance(answer, Answer) else timedelta(seconds=30)
             found.extend(runs)
-            missing = {one for one in missing if not any(one in run.title for run in runs)}
+            missing = [item for item in missing if not runs_of(item, runs)]
             if not missing or len(runs) < 100:
                 break
         return tuple(found)
 
+    async def _send_in_time(self, ready: Dispatch) -> None:
+        delay = timedelta() if ready.not_before is None else max(ready.not_before - self.clock.now(), timedelta())
+        await self.queue.send({"kind": "send", "dispatch": ready.id}, delay)
+
     async def resume(self) -> None:
-        """Find what a crash left: `ready` without a message, and repositories whose watch was lost."""
-        by_repository: dict[str, list[Dispatch]] = defaultdict(list)
+        """Wake parked dispatches whose time came, and find what a crash left.
+
+        That is `ready` without a message, and repositories whose watch was lost.
+        """
+        rows = await self.store.unfinished_dispatches()
+        to_watch = await self._wake(rows)
         now = self.clock.now()
-        for dispatch in await self.store.unfinished_dispatches():
+        for dispatch in rows:
             if dispatch.state is State.READY and (dispatch.not_before is None or dispatch.not_before <= now):
-                await self.queue.send({"kind": "send", "dispatch": dispatch.id})
+                await self._send_in_time(dispatch)
             elif dispatch.waits_for_run:
-                by_repository[dispatch.repository].append(dispatch)
-        for repository in by_repository:
+                to_watch.add(dispatch.repository)
+        for repository in sorted(to_watch):
             await self.start_watch(repository)
+
+    async def _wake(self, rows: list[Dispatch]) -> set[str]:
+        """Let the parked ones among all unfinished rows go on whose time came; gives repositories to watch for it."""
+        to_watch: set[str] = set()
+        for dispatch in wake(rows, self.clock.now()):
+            with suppress(Conflict):  # somebody else woke it
+                woken = await self.store.replace_dispatch(dispatch)
+                _log.info("dispatch %s goes on, parked because %s", woken.id, woken.reason)
+                if woken.state is State.READY:
+                    await self._send_in_time(woken)
+                else:
+                    to_watch.add(woken.repository)
+        return to_watch

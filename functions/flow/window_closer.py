@@ -33,6 +33,7 @@ from functions.core.windows import (
     held,
     settled,
 )
+from functions.flow.budget_keeper import BudgetKeeper
 from functions.flow.patience import patiently
 from functions.flow.ports import Chance, Clock, Conflict, Queue, SegmentState, Store
 
@@ -51,6 +52,7 @@ class WindowCloser:
     queue: Queue
     clock: Clock
     chance: Chance
+    budgets: BudgetKeeper
     repository: str
 
     async def ring(self, route: str, key: str, token: str) -> None:
@@ -98,9 +100,12 @@ class WindowCloser:
         if rule is None:
             return Wait(EMPTY_WINDOW_CHECK, "its first segment is not there yet")
         wait = settled(rule.settle, state, marker_seen=head.marked)
-        if wait is not None or rule.hold is None:
-            return wait
-        return held(rule.hold, await self._last_unfinished(head), state.now)
+        if wait is None and rule.hold is not None:
+            wait = held(rule.hold, await self._last_unfinished(head), state.now)
+        if wait is None:
+            turn = await self.budgets.wait(head.route, head.dispatch_id(head.number))
+            wait = None if turn is None else Wait(turn, "its route's budget is used up")
+        return wait
 
     async def _last_unfinished(self, head: Head) -> datetime | None:
         """When the key's last dispatch was made, if that is unfinished; windows that held nothing new do not count."""
@@ -187,6 +192,8 @@ class WindowCloser:
         since = fold.earliest_sealed(sealed)
         if since is not None:
             for other in await self._heads_with_duplicates(head, fold):
+                if other is not head and other.unfinished:
+                    await self._agree(head, other, fold)
                 async for dispatch_id in self._manifests_since(other, since, before=head.unfinished, of=head):
                     fold.drop([read_listed(line) async for line in self.store.read_manifest(dispatch_id)])
         return fold
@@ -203,6 +210,26 @@ class WindowCloser:
             keys = {key_of(route, event) for event in fold.events()}
         others = [await self.store.read_head(head.route, digest(head.route, key)) for key in sorted(keys - {head.key})]
         return [head, *(other for other in others if other is not None)]
+
+    async def _agree(self, head: Head, other: Head, fold: Fold) -> None:
+        """Two windows that may share an event close at once: let it stand in one of them, and not in both.
+
+        The overflow gives way to manifests, so those of the other keys are finished before it looks at them. All other
+        keys give way to what stands in an overflow that closes: its manifest lists that, or finds it listed elsewhere.
+        """
+        if head.key == OVERFLOW_KEY:
+            await self._finish(other)
+            return
+        last = Segment(other.route, other.key_digest, other.unfinished, other.last_segment)
+        for number in range(last.segment + 1):
+            segment = last.sibling(number)
+            if await self.store.segment_state(segment) is None:
+                continue
+            standing = []
+            async for raw in self.store.read_segment(segment):
+                with suppress(UnreadableEvent):  # the overflow's own closing keeps it
+                    standing.append(manifest.listed(Line.from_bytes(raw).event))
+            fold.drop(standing)
 
     async def _manifests_since(self, other: Head, since: datetime, *, before: int, of: Head) -> AsyncIterator[str]:
         """Ids of the manifests of `other` that were sealed since then, newest first."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from functions.core.dispatch import (
     HEARD_WITHIN,
+    MOST_UNSTARTED,
     RUN_SETTLES,
     SENDING_TIMEOUT,
     Dispatch,
@@ -19,8 +20,10 @@ from functions.core.dispatch import (
     Step,
     after_answer,
     after_listing,
+    after_no_start,
     begin,
     next_look,
+    to_look_into,
 )
 from functions.core.github import Dead, Park, Retry, Run, Sent, Unknown
 
@@ -51,6 +54,13 @@ class TestRow:
         row = {**json.loads(SENT.to_text()), "budget": 7}
         assert Dispatch.from_text(json.dumps(row), "v") == SENT
 
+    def test_of_an_earlier_version(self) -> None:
+        """A row that lacks what came later has its defaults."""
+        row = json.loads(SENT.to_text())
+        for later in ("parked", "probes", "unstarted"):
+            del row[later]
+        assert Dispatch.from_text(json.dumps(row), "v") == SENT
+
     @pytest.mark.parametrize("state", State)
     def test_is_final_or_not(self, state: State) -> None:
         """A state is final, or waits for a run, or neither; never both."""
@@ -64,9 +74,9 @@ class TestBegin:
 
     def test_ready_becomes_sending(self) -> None:
         """One more attempt, from now, and the last reason is gone."""
-        ready = a_dispatch(attempts=2, reason="limit", not_before=NOW)
+        ready = a_dispatch(attempts=2, reason="limit", not_before=NOW, sent=NOW)
         assert begin(ready, NOW) == Step(
-            replace(ready, state=State.SENDING, attempts=3, reason="", not_before=None, sending_since=NOW)
+            replace(ready, state=State.SENDING, attempts=3, reason="", not_before=None, sending_since=NOW, sent=None)
         )
 
     @given(st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=9)))
@@ -92,8 +102,12 @@ class TestAfterAnswer:
         [
             (Sent(), {"state": State.SENT, "sent": NOW + SECOND}, None),
             (Retry(MINUTE, "x"), {"state": State.READY, "not_before": NOW + SECOND + MINUTE, "reason": "x"}, MINUTE),
-            (Unknown("reset"), {"sending_since": NOW + SECOND, "reason": "reset"}, None),
-            (Park("token"), {"state": State.PARKED, "reason": "token"}, None),
+            (
+                Unknown("502", MINUTE),
+                {"sending_since": NOW + SECOND, "not_before": NOW + SECOND + MINUTE, "reason": "502"},
+                None,
+            ),
+            (Park("token"), {"state": State.PARKED, "parked": NOW + SECOND, "reason": "token"}, None),
             (Dead("422"), {"state": State.DEAD, "reason": "422"}, None),
         ],
     )  # fmt: skip
@@ -153,7 +167,7 @@ class TestAfterListing:
         assert early == replace(unknown, looked=NOW + patience - SECOND)
         step = after_listing(unknown, (), NOW + patience)
         assert step.state is State.READY
-        assert "no answer to attempt 1" in step.reason
+        assert "attempt 1 started no run" in step.reason
 
     def test_unheard(self) -> None:
         """Accepted, but no run in time: parked, with what the workflow must do."""
@@ -163,11 +177,45 @@ class TestAfterListing:
         assert parked.reason.startswith("unheard")
         assert "run-name" in parked.reason
         assert SENT.event_type in parked.reason
+        assert parked.parked == NOW + HEARD_WITHIN + SECOND
+        assert parked.is_unheard
+
+    def test_runs_that_never_began_do_not_count(self) -> None:
+        """Once it is sent again, only the new run confirms it."""
+        dispatch = replace(SENT, unstarted=(1, 2))
+        old = (a_run(1, conclusion="cancelled"), a_run(2, conclusion="cancelled"))
+        assert after_listing(dispatch, old, NOW) == replace(dispatch, looked=NOW)
+        assert after_listing(dispatch, (*old, a_run(3)), NOW).run_id == 3
 
     def test_a_confirmed_dispatch_stays_so(self) -> None:
         """One listing without its run does not take back what was seen."""
         confirmed = replace(SENT, state=State.CONFIRMED, run_id=1)
         assert after_listing(confirmed, (), NOW + timedelta(days=1)).state is State.CONFIRMED
+
+
+class TestNoStart:
+    """A run that was cancelled before it began."""
+
+    def test_only_cancelled_runs_are_looked_into(self) -> None:
+        """No run, a run that goes on or one that ended otherwise: nothing to look into."""
+        cancelled = a_run(1, conclusion="cancelled")
+        assert to_look_into(SENT, (cancelled, a_run(2, conclusion="cancelled"), a_run(3, title="x"))) == (1, 2)
+        assert to_look_into(SENT, ()) == ()
+        assert to_look_into(SENT, (cancelled, a_run(2))) == ()
+        assert to_look_into(SENT, (cancelled, a_run(2, status="queued", conclusion=""))) == ()
+
+    def test_it_is_sent_again_three_times(self) -> None:
+        """After 5, 20 and 80 minutes; its run is forgotten, and says so. Then a cancelled run is its end."""
+        dispatch = SENT
+        for number, minutes in enumerate((5, 20, 80), 1):
+            assert to_look_into(dispatch, (a_run(number, conclusion="cancelled"),)) == (number,)
+            dispatch = after_no_start(replace(dispatch, run_id=number, run_url="u"), (number,), NOW)
+            assert (dispatch.state, dispatch.not_before) == (State.READY, NOW + minutes * MINUTE)
+            assert (dispatch.run_id, dispatch.run_url, dispatch.conclusion, dispatch.looked) == (None, "", "", NOW)
+            assert dispatch.reason == f"run {number} was cancelled before it began, so it is sent again"
+        assert dispatch.unstarted == (1, 2, 3)
+        assert len(dispatch.unstarted) == MOST_UNSTARTED
+        assert to_look_into(dispatch, (a_run(4, conclusion="cancelled"),)) == ()
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,16 @@ def test_accepted(status: int) -> None:
     assert read(Answer(status)) == Sent()
 
 
-@pytest.mark.parametrize("status", [429, 408, 500, 502, 503, 504, 520, 529, 599])
-def test_passing_trouble_is_sent_again(status: int) -> None:
-    """Limits and server faults pass."""
-    assert read(Answer(status)) == Retry(FIRST_WAIT, f"GitHub answered {status}")
+def test_a_limit_is_sent_again() -> None:
+    """A limit says that nothing was done."""
+    assert read(Answer(429)) == Retry(FIRST_WAIT, "GitHub answered 429")
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 520, 529, 599])
+def test_a_fault_of_the_server_is_unknown(status: int) -> None:
+    """The server may have failed after it took the dispatch: its run is looked for before it is sent again."""
+    assert read(Answer(status)) == Unknown(f"GitHub answered {status}", FIRST_WAIT)
+    assert read(Answer(status, {"retry-after": "7"})) == Unknown(f"GitHub answered {status}", timedelta(seconds=7))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.core.routes import Hold, Route, Settle, Where
+from functions.core.routes import Budget, Hold, Route, Settle, Where
 from functions.core.routes_file import Mistake, RoutesError, load_routes
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -37,6 +37,7 @@ routes:
     key: "{container}/{folder}"
     settle: {quiet: 60s, max_wait: 1.5h, max_bytes: 4KB, marker: _SUCCESS}
     hold: {while: running, at_most: 6h}
+    budget: {dispatches: 20, per: 1h}
     dispatch: new-data
     max_open_keys: 7
     repository: octo/models
@@ -81,6 +82,7 @@ def test_a_whole_route() -> None:
             key="{container}/{folder}",
             settle=Settle(MINUTE, 1.5 * HOUR, 4096, "_SUCCESS"),
             hold=Hold(6 * HOUR),
+            budget=Budget(20, HOUR),
             max_open_keys=7,
             repository="octo/models",
         ),
@@ -139,13 +141,15 @@ def test_the_projects_own_file() -> None:
     ("line", "says"),
     [
         ("settel: none", "unknown key 'settel' in route 'r'; did you mean 'settle'?"),
-        ("zzz: 1", "unknown key 'zzz' in route 'r'; known keys: dispatch, hold, key, max_open_keys, name, on,"),
+        ("zzz: 1", "unknown key 'zzz' in route 'r'; known keys: budget, dispatch, hold, key, max_open_keys, name, on,"),
         ("? [a, b]\n    : 1", "unknown key"),
         ("where: {sufix: .csv}", "unknown key 'sufix' in 'where'; did you mean 'suffix'?"),
         ("where: {content_length: {least: 1}}", "unknown key 'least' in 'content_length'; known keys: max, min"),
         ("where: 5", "'where' must be a mapping of keys"),
         ("where: {suffix: {a: b}}", "'suffix' must be text"),
         ("where: {suffix: ''}", "'suffix' must be text"),
+        ("where: {suffix: null}", "'suffix' must be text"),
+        ("where: {suffix: ~}", "'suffix' must be text"),
         ("where: {suffix: [.csv, [x]]}", "'suffix' must be text"),
         ("where: {container: []}", "'container' must be a list with at least one entry"),
         ("where: {root_run: yes}", "'root_run' is 'yes'; write true or false"),
@@ -161,6 +165,9 @@ def test_the_projects_own_file() -> None:
         ("hold: {while: runing, at_most: 1h}", "'while' is 'runing'; the only state to hold for is running"),
         ("hold: {while: running}", "'hold' needs 'at_most'"),
         ("hold: {at_most: 1h}", "'hold' needs 'while'"),
+        ("budget: {dispatches: 20}", "'budget' needs 'per'"),
+        ("budget: {per: 1h}", "'budget' needs 'dispatches'"),
+        ("budget: {dispatches: 501, per: 1h}", "'dispatches' is 501; a budget allows at most 500"),
         ("max_open_keys: 0", "'max_open_keys' is '0'; write a whole number above 0"),
         ("max_open_keys: '²'", "'max_open_keys' is '²'; write a whole number above 0"),
         ("repository: models", "'repository' is 'models'; write it as OWNER/NAME"),

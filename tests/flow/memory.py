@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from functions.core.budget import Spending
 from functions.core.dispatch import Dispatch, readable
 from functions.core.github import Answer, NoAnswer
 from functions.core.manifest import Header
 from functions.core.values import JsonObject, compact_json
 from functions.core.windows import LARGEST_APPEND, Head, Segment
-from functions.flow.ports import Append, Conflict, SegmentState
+from functions.flow.ports import Append, Conflict, PoisonMessage, SegmentState, Watch
 
 _LARGEST_METADATA = 8 * 1024
 _LARGEST_MESSAGE = 48 * 1024
@@ -43,7 +44,8 @@ class MemoryStore:
         self.segments: dict[str, _AppendBlob] = {}
         self.manifests: dict[str, tuple[Header, bytes]] = {}
         self.ledger: dict[str, tuple[str, str]] = {}
-        self.watches: dict[str, str] = {}
+        self.budgets: dict[str, tuple[str, str]] = {}
+        self.watches: dict[str, Watch] = {}
         self.dead_letters: dict[str, JsonObject] = {}
 
     def _date(self) -> datetime:
@@ -89,6 +91,12 @@ class MemoryStore:
         if not rule.isascii() or len(rule) > _LARGEST_METADATA:
             raise ValueError(f"metadata of {len(rule)} characters")
         self.segments.setdefault(segment.name, _AppendBlob(self._date(), self._date(), rule))
+
+    async def segments_unchanged_since(self, moment: datetime) -> list[Segment]:
+        return [Segment.from_name(name) for name, blob in self.segments.items() if blob.modified <= moment]
+
+    async def delete_segment(self, segment: Segment) -> None:
+        self.segments.pop(segment.name, None)
 
     async def seal_segment(self, segment: Segment) -> None:
         self.segments[segment.name].sealed = True
@@ -138,11 +146,21 @@ class MemoryStore:
     async def unfinished_dispatches(self) -> list[Dispatch]:
         return [row for row in readable(self.ledger.values()) if not row.is_final]
 
-    async def lead_watch(self, repository: str, token: str) -> None:
-        self.watches[repository] = token
+    async def lead_watch(self, repository: str, watch: Watch) -> None:
+        self.watches[repository] = watch
 
-    async def watch_leader(self, repository: str) -> str:
-        return self.watches.get(repository, "")
+    async def watch_leader(self, repository: str) -> Watch | None:
+        return self.watches.get(repository)
+
+    async def read_spending(self, route: str) -> Spending | None:
+        found = self.budgets.get(route)
+        return Spending.from_text(route, *found) if found else None
+
+    async def write_spending(self, spending: Spending) -> Spending:
+        if self.budgets.get(spending.route, ("", ""))[1] != spending.version:
+            raise Conflict
+        self.budgets[spending.route] = (spending.to_text(), self._etag())
+        return Spending.from_text(spending.route, *self.budgets[spending.route])
 
     async def write_dead_letter(self, name: str, letter: JsonObject) -> None:
         self.dead_letters[name] = json.loads(compact_json(letter))
@@ -164,12 +182,25 @@ class MemoryQueue:
         self._clock = now
         self.messages: list[Message] = []
         self.poison: list[Message] = []
+        self.events_poison: list[Message] = []
 
     async def send(self, message: JsonObject, delay: timedelta = timedelta()) -> None:
         body = compact_json(message)
         if len(body) > _LARGEST_MESSAGE:
             raise ValueError(f"a message of {len(body)} bytes")
         self.messages.append(Message(body, self._clock() + max(delay, timedelta())))
+
+    async def take_poison(self, queue: str) -> list[PoisonMessage]:
+        taken = []
+        for message in self.poison if queue == "work" else self.events_poison:
+            if message.visible <= self._clock() and len(taken) < 32:
+                message.visible, message.deliveries = self._clock() + timedelta(minutes=4), message.deliveries + 1
+                taken.append(PoisonMessage(queue, str(id(message)), "", message.body, message.deliveries))
+        return taken
+
+    async def drop_poison(self, message: PoisonMessage) -> None:
+        queue = self.poison if message.queue == "work" else self.events_poison
+        queue[:] = [item for item in queue if str(id(item)) != message.id]
 
     def first(self) -> Message | None:
         """The message that becomes visible first."""
@@ -182,6 +213,7 @@ class _Run:
     dispatch_id: str
     created: datetime
     ends: datetime
+    fate: str
 
 
 class SimulatedGitHub:
@@ -194,6 +226,8 @@ class SimulatedGitHub:
         self.listens = True
         self.starts_after = timedelta(seconds=1)
         self.takes = timedelta(minutes=1)
+        self.fates: deque[str] = deque()
+        """How the next runs end: `cancelled` or `failure`; `unstarted` is cancelled before a job began."""
         self.requests: list[tuple[datetime, str]] = []
         self.runs: list[_Run] = []
 
@@ -211,7 +245,8 @@ class SimulatedGitHub:
         accepted = answer.reached if isinstance(answer, NoAnswer) else answer.status < 300
         if accepted and self.listens:
             created = self._clock() + self.starts_after
-            self.runs.append(_Run(len(self.runs) + 1, payload["dispatch_id"], created, created + self.takes))
+            fate = self.fates.popleft() if self.fates else "success"
+            self.runs.append(_Run(len(self.runs) + 1, payload["dispatch_id"], created, created + self.takes, fate))
         return answer
 
     async def list_runs(self, repository: str, since: datetime, page: int) -> Answer | NoAnswer:
@@ -223,9 +258,17 @@ class SimulatedGitHub:
                 "id": run.id,
                 "display_title": f"train {run.dispatch_id}",
                 "status": "completed" if run.ends <= now else "in_progress",
-                "conclusion": "success" if run.ends <= now else None,
+                "conclusion": run.fate.replace("unstarted", "cancelled") if run.ends <= now else None,
                 "html_url": f"https://github.example/{repository}/actions/runs/{run.id}",
             }
             for run in found[100 * (page - 1) : 100 * page]
         ]
         return Answer(200, {}, json.dumps({"total_count": len(found), "workflow_runs": runs}))
+
+    async def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
+        (run,) = (run for run in self.runs if run.id == run_id)
+        began = [
+            {"name": "Set up job", "status": "completed", "conclusion": "success", "started_at": "2026-11-20T12:00Z"}
+        ]
+        job = {"id": 1, "conclusion": "cancelled", "steps": [] if run.fate == "unstarted" else began}
+        return Answer(200, {}, json.dumps({"total_count": 1, "jobs": [job]}))

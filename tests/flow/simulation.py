@@ -25,7 +25,7 @@ from functions.flow.intake import Fate
 from functions.flow.orchestrator import Orchestrator
 from functions.flow.ports import StorageUnavailable
 
-from .memory import MemoryQueue, MemoryStore, SimulatedGitHub
+from .memory import MemoryQueue, MemoryStore, Message, SimulatedGitHub
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 REPOSITORY = "octo/models"
@@ -78,6 +78,7 @@ class World:
         self.slow: dict[str, timedelta] = {}
         self.calls: list[Call] = []
         self.errors: list[Exception] = []
+        self.given_up = 0
         self._instances = 0
         self._tokens = 0
         self._reconciled = START
@@ -150,7 +151,8 @@ class World:
             self.queue.messages.remove(message)
         elif message.deliveries >= _MOST_DELIVERIES:
             self.queue.messages.remove(message)
-            self.queue.poison.append(message)
+            self.queue.poison.append(Message(message.body, self.now))
+            self.given_up += 1
 
     async def _try(self, worker: Instance, step: Awaitable[None]) -> bool:
         try:
@@ -242,7 +244,7 @@ class Instance:
         raise asyncio.CancelledError
 
     def _fail(self, method: str, *, took_effect: bool) -> NoAnswer:
-        if method in {"create_dispatch", "list_runs"}:
+        if method in {"create_dispatch", "list_runs", "list_jobs"}:
             return NoAnswer(f"simulated fault of {method}", reached=took_effect)
         raise StorageUnavailable(f"simulated fault of {method}")
 

@@ -58,7 +58,7 @@ async def test_without_faults() -> None:
     """Two windows and one run event are three dispatches."""
     world = await a_history(lambda _: None)
     check(world)
-    assert not world.queue.poison
+    assert not world.given_up
     assert len(world.ledger()) == 3
     assert not world.errors
 

@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from functions.core.dispatch import HEARD_WITHIN, RUN_SETTLES, SENDING_TIMEOUT, Dispatch, State
+from functions.core.dispatch import (
+    HEARD_WITHIN,
+    MOST_UNSTARTED,
+    RUN_SETTLES,
+    SENDING_TIMEOUT,
+    UNSTARTED_PAUSE,
+    Dispatch,
+    State,
+)
 from functions.core.github import Answer, NoAnswer
+from functions.core.parking import MOST_UNHEARD_PROBES
 
 from .scenes import DEPLOY, HOUR, MINUTE, SECOND, run_completed
 from .simulation import Call, Fault, World, on
@@ -80,7 +89,7 @@ async def test_pauses_grow(world: World) -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 404, 301, 303])
 async def test_what_a_person_must_mend_is_parked(world: World, status: int) -> None:
-    """It is kept, is not sent again by itself within the hour, and says what to mend."""
+    """It is kept, and says what to mend."""
     row = await dispatched(world, Answer(status))
     assert (row.state, row.attempts) == (State.PARKED, 1)
     assert row.reason.startswith(f"GitHub answered {status}")
@@ -150,7 +159,7 @@ async def test_a_slow_listing_is_no_proof_either(world: World) -> None:
     await world.run_for(SECOND, app)
     world.plan = lambda _: None
     world.now = world.github.requests[0][0] + RUN_SETTLES - 4 * SECOND
-    await app.app.sender.watch("octo/models", world.store.watches["octo/models"])
+    await app.app.sender.watch("octo/models", world.store.watches["octo/models"].token)
     await world.finish()
     assert set(world.github.effective.values()) == {1}
 
@@ -191,7 +200,7 @@ async def test_one_listing_confirms_many(world: World) -> None:
         await app.app.sender.send(row.id)
     world.pass_time(5 * SECOND)
     before = len(world.calls)
-    await app.app.sender.watch("octo/models", world.store.watches["octo/models"])
+    await app.app.sender.watch("octo/models", world.store.watches["octo/models"].token)
     assert sum(call.method == "list_runs" for call in world.calls[before:]) == 2
     assert {row.state for row in world.ledger()} == {State.DONE}
 
@@ -249,6 +258,113 @@ async def test_a_row_of_a_later_version_does_not_stop_the_others(world: World) -
     app = world.start()
     await app.app.sender.send(second)
     world.pass_time(2 * MINUTE)
-    await app.app.sender.watch("octo/models", world.store.watches["octo/models"])
+    await app.app.sender.watch("octo/models", world.store.watches["octo/models"].token)
     rows: Any = await world.store.read_dispatch(second)
     assert rows.state is State.DONE
+
+
+@pytest.mark.parametrize("lost", [None, "list_jobs"])
+async def test_a_run_cancelled_before_it_began_is_made_good(world: World, lost: str | None) -> None:
+    """A newer run of its concurrency group displaced it: it is sent again later, and its next run confirms it."""
+    world.github.fates.append("unstarted")
+    if lost:
+        world.plan = on(lost, Fault.FAIL_BEFORE)
+    row = await dispatched(world)
+    assert (row.state, row.conclusion, row.attempts, row.run_id) == (State.DONE, "success", 2, 2)
+    assert row.unstarted == (1,)
+    assert pauses(world)[0] >= UNSTARTED_PAUSE
+
+
+async def test_a_run_that_is_never_let_begin(world: World) -> None:
+    """Four runs in a row are cancelled before they began: then that is how it ended."""
+    world.github.fates.extend(["unstarted"] * 9)
+    row = await dispatched(world, within=12 * HOUR)
+    assert (row.state, row.conclusion, row.attempts) == (State.DONE, "cancelled", 1 + MOST_UNSTARTED)
+
+
+async def test_a_run_that_began_is_not_repeated(world: World) -> None:
+    """Somebody cancelled it in its middle: it did a part of its work, so a person decides."""
+    world.github.fates.append("cancelled")
+    row = await dispatched(world)
+    assert (row.state, row.conclusion, row.attempts) == (State.DONE, "cancelled", 1)
+
+
+class TestParked:
+    """What is parked goes on by itself once its cause is mended."""
+
+    async def test_one_probe_for_all(self, world: World) -> None:
+        """Twenty wait for a token; only the oldest tries it, ever more rarely; once it passes, all of them do."""
+        world.github.answers.extend([Answer(401)] * 20)
+        for number in range(20):
+            await world.deliver(run_completed(f"train-{number}"))
+            await world.run_for(5 * SECOND)
+        oldest = world.ledger()[0].id
+        assert {row.state for row in world.ledger()} == {State.PARKED}
+        world.github.answers.extend([Answer(401)] * 3)
+        await world.run_for(4 * HOUR)
+        probes = world.github.requests[20:24]
+        assert [dispatch for _, dispatch in probes] == [oldest] * 4
+        assert [round((one - other) / MINUTE) for (other, _), (one, _) in pairwise(probes)] == [30, 60, 120]
+        await world.finish()
+        assert {row.state for row in world.ledger()} == {State.DONE}
+        assert world.github.effective == {row.id: 1 for row in world.ledger()}
+        assert len(world.github.requests) == 20 + 4 + 19
+
+    async def test_a_crash_after_the_probe(self, world: World) -> None:
+        """The instance that probed dies before it wakes the others: the timer does."""
+        world.github.answers.extend([Answer(401)] * 3)
+        await world.deliver(*(run_completed(f"train-{number}") for number in range(3)))
+        await world.run_for(10 * MINUTE)
+        gone = False
+
+        def plan(call: Call) -> Fault | None:
+            nonlocal gone
+            rows = [row for row in world.ledger() if row.state is State.SENT]
+            hit = rows and call.method == "unfinished_dispatches" and not gone
+            gone = gone or bool(hit)
+            return Fault.CRASH_BEFORE if hit else None
+
+        world.plan = plan
+        await world.run_for(HOUR)
+        assert gone
+        assert {row.state for row in world.ledger()} == {State.DONE}
+        assert set(world.github.effective.values()) == {1}
+
+    async def test_a_new_dispatch_that_passes_wakes_them_too(self, world: World) -> None:
+        """The token was renewed and an event came: nobody waits for the probe."""
+        world.github.takes = HOUR
+        world.github.answers.append(Answer(401))
+        await world.deliver(run_completed("train-1"))
+        await world.run_for(MINUTE)
+        await world.deliver(run_completed("train-2"))
+        await world.run_for(6 * MINUTE)
+        assert {row.state for row in world.ledger()} == {State.CONFIRMED}
+
+    async def test_unheard_is_tried_three_times(self, world: World) -> None:
+        """The workflow is missing for long: three more dispatches, then a person has to ask for it."""
+        world.github.listens = False
+        await world.deliver(run_completed())
+        await world.run_for(24 * HOUR)
+        (row,) = world.ledger()
+        assert (row.state, row.attempts) == (State.PARKED, 1 + MOST_UNHEARD_PROBES)
+        assert row.is_unheard
+
+    async def test_unheard_that_is_mended(self, world: World) -> None:
+        """The workflow is pushed after it was found missing: the next probe is heard."""
+        world.github.listens = False
+        await world.deliver(run_completed())
+        await world.run_for(15 * MINUTE)
+        world.github.listens = True
+        await world.run_for(HOUR)
+        (row,) = world.ledger()
+        assert (row.state, row.attempts) == (State.DONE, 2)
+
+    async def test_a_run_that_comes_very_late_is_found(self, world: World) -> None:
+        """GitHub was slow to start it: a look comes before every sending, so the work is not done twice."""
+        world.github.starts_after = 20 * MINUTE
+        row = await dispatched(world)
+        assert row.is_unheard
+        await world.run_for(HOUR)
+        (row,) = world.ledger()
+        assert (row.state, row.attempts) == (State.DONE, 1)
+        assert world.github.effective == {row.id: 1}

@@ -13,10 +13,12 @@ import pytest
 
 from functions.adapters.account import StateStorage
 from functions.adapters.storage import AzureQueue, AzureStore
+from functions.core.budget import Spending
 from functions.core.dispatch import Dispatch, ManifestRef, State
 from functions.core.manifest import Header
+from functions.core.routes import LARGEST_BUDGET
 from functions.core.windows import LARGEST_APPEND, Head, Segment
-from functions.flow.ports import Append, Conflict, Store
+from functions.flow.ports import Append, Conflict, Store, Watch
 from functions.settings import StateAccount
 from local.provision import provision
 
@@ -233,6 +235,24 @@ class TestWindows:
         other = Segment(head.route, head.key_digest, 2, 0)
         assert await store.append(other, b"a\n") is Append.MISSING
 
+    async def test_old_ones_are_found_and_deleted(self, store: Store, head: Head) -> None:
+        """By their last change, sealed or not; what is deleted is missing, and deleting it again is no fault."""
+        segments = [head.current, head.current.sibling(1)]
+        for segment in segments:
+            await store.create_segment(segment, RULE)
+        await store.seal_segment(segments[0])
+
+        async def found(moment: datetime) -> list[Segment]:
+            return [one for one in await store.segments_unchanged_since(moment) if one.route == head.route]
+
+        assert await found(datetime.now(UTC) - timedelta(minutes=5)) == []
+        assert await found(datetime.now(UTC) + timedelta(minutes=5)) == segments
+        for _ in range(2):
+            await store.delete_segment(segments[0])
+        assert await store.segment_state(segments[0]) is None
+        assert await store.append(segments[0], b"a\n") is Append.MISSING
+        assert await found(datetime.now(UTC) + timedelta(minutes=5)) == segments[1:]
+
 
 class TestManifests:
     """Written once."""
@@ -332,11 +352,35 @@ class TestLedger:
     async def test_watch_leader(self, store: Store, route: str) -> None:
         """The last token leads, for each repository by itself."""
         repository = f"octo/{route}"
-        assert await store.watch_leader(repository) == ""
-        await store.lead_watch(repository, "one")
-        await store.lead_watch(f"{repository}.x", "other")
-        await store.lead_watch(repository, "two")
-        assert await store.watch_leader(repository) == "two"
+        assert await store.watch_leader(repository) is None
+        await store.lead_watch(repository, Watch("one", datetime(2026, 11, 20, 12, tzinfo=UTC)))
+        assert await store.watch_leader(repository) == Watch("one", datetime(2026, 11, 20, 12, tzinfo=UTC))
+        await store.lead_watch(f"{repository}.x", Watch("other"))
+        await store.lead_watch(repository, Watch("two"))
+        assert await store.watch_leader(repository) == Watch("two")
+
+
+class TestBudgets:
+    """A row for each route that moves by compare-and-set."""
+
+    async def test_insert_and_replace_by_version(self, store: Store, route: str) -> None:
+        """None at first; whoever read an older version is refused, and so is a second insert."""
+        assert await store.read_spending(route) is None
+        first = await store.write_spending(Spending(route, (("sb-1", NOW),)))
+        assert first.version
+        assert await store.read_spending(route) == first
+        second = await store.write_spending(replace(first, slots=()))
+        for stale in (first, Spending(route)):
+            with pytest.raises(Conflict):
+                await store.write_spending(stale)
+        assert await store.read_spending(route) == second
+
+    async def test_the_largest_budget_fits(self, store: Store, route: str) -> None:
+        """All the slots that a row may have to hold."""
+        spending = Spending(route, tuple((f"sb-{n:020}", NOW) for n in range(LARGEST_BUDGET)))
+        written = await store.write_spending(spending)
+        assert await store.read_spending(route) == written
+        assert written.slots == spending.slots
 
 
 async def _read(store: Store, dispatch_id: str) -> Dispatch:
@@ -349,6 +393,22 @@ async def test_dead_letters_can_be_written_again(store: Store, route: str) -> No
     """The same letter under the same name is no fault."""
     for _ in range(2):
         await store.write_dead_letter(f"2026/11/20/{route}.json", {"reason": "é", "event": {}})
+
+
+@pytest.mark.parametrize("name", ["work", "events"])
+async def test_the_real_poison_is_taken_and_dropped(storage: StateStorage, name: str) -> None:
+    """None where the host made no such queue; text and deliveries as they are; what was taken is hidden, then gone."""
+    queue = AzureQueue(storage)
+    host = storage.queues.get_queue_client(f"signalbox-{name}-poison")
+    assert await queue.take_poison(name) == []
+    host.create_queue()
+    host.send_message("bm8gSlNPTg==")
+    (taken,) = await queue.take_poison(name)
+    assert (taken.queue, taken.text, taken.deliveries) == (name, "bm8gSlNPTg==", 1)
+    assert await queue.take_poison(name) == []
+    for _ in range(2):
+        await queue.drop_poison(taken)
+    assert host.get_queue_properties().approximate_message_count == 0
 
 
 async def test_the_real_queue_delays(storage: StateStorage) -> None:

@@ -318,3 +318,56 @@ async def test_an_opened_window_without_a_line_is_not_sealed(world: World) -> No
     await world.finish()
     assert [(row.event_count, row.state) for row in world.ledger()] == [(1, State.DONE)]
     assert [head.number for head in world.store.heads.values()] == [2]
+
+
+_CLOSING = [
+    "write_head",
+    "segment_state",
+    "seal_segment",
+    "read_segment",
+    "manifest_header",
+    "write_manifest",
+    "insert_dispatch",
+]
+
+
+@pytest.mark.parametrize("held_up", _CLOSING)
+@pytest.mark.parametrize("until", [*_CLOSING, "the end"])
+@pytest.mark.parametrize("first", ["b", OVERFLOW_KEY])
+async def test_two_windows_with_one_event_close_at_once(first: str, held_up: str, until: str) -> None:
+    """An event stands in the overflow and, redelivered, under its own key; whoever closes first, it is listed once."""
+    world = World([replace(TRAIN, max_open_keys=1)])
+    event = upload(world, "b/1.csv")
+    await world.deliver(upload(world, "a/1.csv"), event, upload(world, "c/1.csv"))
+    await world.run_for(30 * SECOND)
+    heads = dict(world.store.heads)
+    world.store.heads.update({name: replace(head, is_open=False) for name, head in heads.items()})  # room for one key
+    await world.deliver(event)
+    world.store.heads.update(heads)
+    assert sorted(head.key for head in world.store.heads.values() if head.is_open) == ["a", "b", OVERFLOW_KEY]
+    world.pass_time(16 * MINUTE)
+    one, other = world.start(), world.start()
+    stopped, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        stopped.set()
+        await go_on.wait()
+
+    def plan(call: Call) -> object:
+        if call.instance == one.number and call.method == held_up and not stopped.is_set():
+            return wait()
+        if call.instance == other.number and call.method == until and stopped.is_set():
+            go_on.set()
+        return None
+
+    world.plan = plan  # type: ignore[assignment]
+    second = OVERFLOW_KEY if first == "b" else "b"
+    looks = [asyncio.ensure_future(one.run(one.app.closer.look("train", first)))]
+    await asyncio.wait({looks[0], asyncio.ensure_future(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    looks.append(asyncio.ensure_future(other.run(other.app.closer.look("train", second))))
+    await asyncio.wait({looks[1], asyncio.ensure_future(go_on.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    go_on.set()
+    await asyncio.gather(*looks)
+    world.plan = lambda _: None
+    await world.finish()
+    assert world.listed() == {("a/1.csv", "01"): 1, ("b/1.csv", "01"): 1, ("c/1.csv", "01"): 1}
