@@ -1,5 +1,5 @@
 # The two commands: `make demo` runs the whole loop on this machine, `make test` proves it.
-.PHONY: help demo test setup setup-dev check format lock clean
+.PHONY: help demo test setup setup-dev check format bench simulate lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -8,6 +8,8 @@ help:
 	@echo "make setup    set up only; afterwards .venv/bin/signalbox is there"
 	@echo "make check    format, lint, types and import rules, without tests"
 	@echo "make format   write the format that make check wants"
+	@echo "make bench    measure cold start and group commit, as ratios (docs/benchmarks.md)"
+	@echo "make simulate SEED=1 N=1000   run N simulated histories from that seed on (docs/simulation.md)"
 	@echo "make lock     pin the requirements anew (needs the network)"
 	@echo "make clean    remove what set-up and runs have made"
 
@@ -30,6 +32,15 @@ check: setup-dev
 format: setup-dev
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+bench: setup-dev
+	@.venv/bin/python bench/cold_start.py
+	@.venv/bin/python bench/group_commit.py
+
+SEED ?= 1
+N ?= 1000
+simulate: setup-dev
+	@scripts/simulate $(SEED) $(N)
 
 lock: setup-dev
 	@scripts/lock

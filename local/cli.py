@@ -15,13 +15,14 @@ from functions.core.routes import Route
 from functions.core.routes_file import RoutesError, load_routes
 from functions.settings import ROUTES, SettingsError
 from local import ports, run_config
+from local.commands import dead_letters, replay, rescan, trace
+from local.commands.moments import moment
+from local.commands.surroundings import DEFAULT_FOLDER, CommandError, add_folder
 from local.explain import as_text, explain
 from local.folder_lock import AlreadyRunning, locked
 from local.run_config import PROJECT, ConfigError, RunConfig
 from local.supervisor import PartFailed, Supervisor
 from local.upload import UploadError, upload
-
-DEFAULT_FOLDER = Path(".signalbox")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (RoutesError, SettingsError, ConfigError, UploadError) as error:
+    except (RoutesError, SettingsError, ConfigError, UploadError, CommandError) as error:
         return _fail(error)
     except (ports.PortTaken, PartFailed, AlreadyRunning) as error:
         return _fail(error)
@@ -75,6 +76,44 @@ def _parser() -> argparse.ArgumentParser:
     explain_events.add_argument("event", type=Path, metavar="EVENT.json")
     explain_events.add_argument("--json", action="store_true", help="print the reports as a JSON array")
     explain_events.set_defaults(run=_explain)
+
+    letters = commands.add_parser("dead-letters", help="list what could not be used, ours and Event Grid's, and why")
+    letters.add_argument("--json", action="store_true", help="print them as a JSON array")
+    add_folder(letters)
+    letters.set_defaults(run=dead_letters.run)
+
+    again = commands.add_parser("replay", help="take dead letters in again and send parked dispatches again")
+    again.add_argument("--id", nargs="+", default=[], metavar="ID", help="just these letters, events or dispatches")
+    again.add_argument("--route", metavar="NAME", help="just what this route takes, or has parked")
+    again.add_argument(
+        "--since", type=moment, metavar="T", help="not older; 2026-11-20T10:00:00Z, or a span such as 2h"
+    )
+    again.add_argument("--until", type=moment, metavar="T", help="not newer")
+    again.add_argument("--yes", action="store_true", help="do it; without, it only says what it would do")
+    add_folder(again)
+    again.set_defaults(run=replay.run)
+
+    fates = commands.add_parser("trace", help="tell what became of an id, and what it belongs to")
+    fates.add_argument(
+        "id",
+        metavar="ID",
+        help="of an event, dispatch or workflow run; a blob's url, a job's name, NAME/VERSION of a model",
+    )
+    fates.add_argument("--since", type=moment, metavar="T", help="how far back to look for events and runs (7d)")
+    fates.add_argument("--json", action="store_true", help="print the trace as a JSON object")
+    add_folder(fates)
+    fates.set_defaults(run=trace.run)
+
+    missing = commands.add_parser("rescan", help="find blobs that no event has told of, and take them in")
+    missing.add_argument("--container", metavar="NAME", help="just this one; else those that the routes name")
+    missing.add_argument("--prefix", metavar="P", help="just blobs whose path starts so")
+    missing.add_argument("--since", type=moment, metavar="T", help="changed no earlier (7d)")
+    missing.add_argument(
+        "--until", type=moment, metavar="T", help="changed no later (5m: younger events may still come)"
+    )
+    missing.add_argument("--yes", action="store_true", help="do it; without, it only says what it would do")
+    add_folder(missing)
+    missing.set_defaults(run=rescan.run)
     return parser
 
 

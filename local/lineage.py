@@ -123,6 +123,13 @@ class ModelReader:
         found = self._client.search_model_versions(f"tags.signalbox_job = '{job}'")
         return found[0] if found else None
 
+    def version(self, name: str, number: str) -> Any | None:
+        """The model version of this name and number, or None."""
+        try:
+            return self._client.get_model_version(name, number)
+        except MlflowException:
+            return None
+
 
 def endpoint_of(endpoints_url: str, deployment_version: Any) -> tuple[str, str]:
     """(endpoint, deployment) that serve a model version now, or ("", "")."""

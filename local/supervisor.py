@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from functions.settings import CREDENTIALS
 from local.provision import provision
 from local.run_config import PARAMETERS_FILE, PROJECT, RUNNER_FILE, RunConfig
 from local.sockets import owns_port
@@ -59,7 +60,7 @@ class Supervisor:
         except BaseException:
             await self.stop()
             raise
-        _write_private(self.config.folder / "run.json", self.ready())
+        self._note_run()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -81,6 +82,11 @@ class Supervisor:
             "pids": {name: part.process.pid for name, part in self.parts.items()},
         }
 
+    def _note_run(self) -> None:
+        """What other commands need to find this run and to act as its function app would; no credentials."""
+        known = {name: value for name, value in self.config.app_settings().items() if name not in CREDENTIALS}
+        _write_private(self.config.folder / "run.json", {**self.ready(), "settings": known})
+
     async def watch(self, *, restart: bool) -> None:
         """Return never; a part that dies is started again, or raises PartFailed."""
         while True:
@@ -93,7 +99,7 @@ class Supervisor:
                     raise PartFailed(sentence)
                 self._tell(f"{sentence} It is started again.")
                 await self._start(part.name, restarts=part.restarts + 1)
-                _write_private(self.config.folder / "run.json", self.ready())
+                self._note_run()
 
     async def stop(self) -> None:
         """End all parts, the last one first."""
