@@ -1,0 +1,1 @@
+"""Whole histories of the flow, each derived from one seed (docs/simulation.md)."""

@@ -1,0 +1,77 @@
+"""Ten thousand histories from outside, as `make simulate` runs them; a replayed seed; what a failure prints."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from .bugs import BUGS
+from .history import FAULTS, History
+from .invariants import violations
+from .report import trace_of
+from .script import crowded, script
+
+SIMULATE = Path(__file__).resolve().parents[2] / "scripts/simulate"
+
+
+def test_ten_thousand_histories() -> None:
+    """Every promise holds after each of them, and the runner says how many there were and how fast."""
+    done = subprocess.run([SIMULATE, "0", "10000"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
+    assert re.search(r"^10000 histories, seeds 0 to 9999: 0 broken, \d+ histories/s$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_seed_replays_the_same_history(seed: int) -> None:
+    """Call by call, and with the same outcome: what failed once can be looked at again."""
+    one, other = (History(script(seed)).run() for _ in range(2))
+    assert list(trace_of(one)) == list(trace_of(other))
+    assert one.ledger() == other.ledger()
+
+
+def test_histories_meet_what_they_are_for() -> None:
+    """The first seeds hold every fault, state and kind of window, day-late events and another version's lines."""
+    histories = [History(script(seed)).run() for seed in range(300)]
+    faults = {call[4] for history in histories for call in history.trace}
+    assert faults == {"", *FAULTS}
+    states = {str(row.state) for history in histories for row in history.ledger()}
+    assert states == {"done", "empty", "parked", "dead"}
+    assert any(row.reason.startswith("unheard") for history in histories for row in history.ledger())
+    assert any(row.attempts > 1 for history in histories for row in history.ledger())
+    assert any(head.number > 3 for history in histories for head in history.store.heads.values())
+    assert any("window" in letter for history in histories for letter in history.store.dead_letters.values())
+    assert any(history.loop.moment > 12 * 3600 for history in histories)
+    assert any(len(history.queue.poison) for history in histories)
+
+
+def test_crowded_histories_lose_nothing() -> None:
+    """Events that share the overflow's window; that none is listed twice is shown by test_enumeration."""
+    overflowed = 0
+    for seed in range(300):
+        history = History(crowded(seed)).run()
+        assert [broken for broken in violations(history) if not broken.startswith("twice: (")] == [], f"seed {seed}"
+        overflowed += any(head.key == "~overflow" for head in history.store.heads.values())
+    assert overflowed > 50
+
+
+def test_a_gateway_that_fails_after_github_accepted() -> None:
+    """No dispatch is effective twice, even where a 502 hides that GitHub accepted it."""
+    for seed in range(300):
+        assert violations(History(replace(script(seed), gateway=True)).run()) == [], f"seed {seed}"
+
+
+def test_a_broken_promise_is_told_with_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trace names each event that came in, each call with its fault, and the ledger."""
+    bug = next(one for one in BUGS if one.patch)
+    assert bug.patch is not None
+    bug.patch(monkeypatch)
+    history = next(history for seed in range(50) if violations(history := History(script(seed)).run()))
+    told = "\n".join(trace_of(history))
+    assert told.startswith(f"seed {history.script.seed}: ")
+    assert told.count("\ndelivery at ") == len(history.script.deliveries)
+    assert f"{len(history.trace) - 1} " in told
+    assert "\nledger sb-" in told
