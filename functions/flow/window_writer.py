@@ -116,7 +116,10 @@ class WindowWriter:
     async def _admit(self, route: Route, key: str) -> None:
         if key == OVERFLOW_KEY:
             return
-        if await self._store.count_open(route.name, route.max_open_keys) >= route.max_open_keys:
+        if await self._store.count_open(route.name, route.max_open_keys) < route.max_open_keys:
+            return
+        head = await self._store.read_head(route.name, digest(route.name, key))
+        if head is None or not head.is_open:  # else another instance has just opened this very key
             raise _TooManyKeys
 
     async def _moved(self, route: Route, key: str, sealed: Head) -> Head:

@@ -371,3 +371,24 @@ async def test_two_windows_with_one_event_close_at_once(first: str, held_up: str
     world.plan = lambda _: None
     await world.finish()
     assert world.listed() == {("a/1.csv", "01"): 1, ("b/1.csv", "01"): 1, ("c/1.csv", "01"): 1}
+
+
+async def test_the_last_permitted_key_is_not_refused_to_whoever_opens_it_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two instances open the same key at once: the limit counts it, and must not send the second to the overflow."""
+    world = World([replace(TRAIN, max_open_keys=1)])
+    count_open, opened = world.store.count_open, False
+
+    async def count_after_another_opened(route: str, limit: int) -> int:
+        nonlocal opened
+        if not opened:
+            opened = True
+            await world.deliver(upload(world, "digits/1.csv"))
+        return await count_open(route, limit)
+
+    monkeypatch.setattr(world.store, "count_open", count_after_another_opened)
+    await world.deliver(upload(world, "digits/2.csv"))
+    await world.finish()
+    assert [row.key for row in world.ledger()] == ["digits"]
+    assert sum(world.listed().values()) == 2
