@@ -113,8 +113,18 @@ class StateStorage:
     @in_thread
     @translated
     def check(self) -> None:
-        """Raises MissingStorage where the account has a hierarchical namespace: append blobs there cannot be sealed."""
-        if self.blobs.get_account_information().get("is_hns_enabled"):
+        """Raises MissingStorage where the account has a hierarchical namespace: append blobs there cannot be sealed.
+
+        No data role may ask for that (*Get Account Information* needs `blobServices/getInfo/action`), so an identity is
+        refused as a rule. The templates' account is flat and stays so; `signalbox doctor` looks at any other.
+        """
+        try:
+            information = self.blobs.get_account_information()
+        except HttpResponseError as error:
+            if error_code(error) != "AuthorizationPermissionMismatch":
+                raise
+            return
+        if information.get("is_hns_enabled"):
             raise MissingStorage(
                 f"AzureWebJobsStorage names '{self.blobs.account_name}' with a hierarchical namespace; state needs "
                 "a storage account with a flat one, because Append Blob Seal does not exist in the other"

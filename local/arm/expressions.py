@@ -8,6 +8,7 @@ and `[index]`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ def literal(text: str) -> str:
     return text[1:] if text.startswith("[[") else text
 
 
+@functools.cache
 def parse(text: str) -> Expression:
     """Read one expression, with its outer brackets. Raises `ArmError` that names the column."""
     if not is_expression(text):

@@ -1,25 +1,35 @@
-"""Evaluates the parts of an ARM template that a local run needs: the resources of some types, as plain values.
+"""Evaluates an ARM template: its resources, conditions and copy loops, as plain values.
 
-Only the functions that this project's templates use in those resources are here; any other one is refused by its
-name and place, so that a template never means something else on one machine than in Azure. Names of parameters,
-variables, functions and properties ignore case, as Azure Resource Manager does.
+Only the functions that this project's templates use are here; any other one is refused by its name and place, so
+that a template never means something else on one machine than in Azure. Names of parameters, variables, functions
+and properties ignore case, as Azure Resource Manager does. `local.arm.deployment` evaluates a template as a whole.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from local.arm.expressions import Access, ArmError, Call, Expression, is_expression, literal, parse
+from local.arm.functions import FUNCTIONS, Function, Runtime, access, is_type, provider_path, same_key
 
 LOCAL_SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 LOCAL_RESOURCE_GROUP = "local"
+LOCAL_GROUP_ID = f"/subscriptions/{LOCAL_SUBSCRIPTION}/resourceGroups/{LOCAL_RESOURCE_GROUP}"
 
-_SUBSCRIPTION = {"subscriptionId": LOCAL_SUBSCRIPTION}
-_RESOURCE_GROUP = {"name": LOCAL_RESOURCE_GROUP, "location": "local"}
+_SUBSCRIPTION = {
+    "id": f"/subscriptions/{LOCAL_SUBSCRIPTION}",
+    "subscriptionId": LOCAL_SUBSCRIPTION,
+    "tenantId": "11111111-1111-1111-1111-111111111111",
+}
+_RESOURCE_GROUP = {"id": LOCAL_GROUP_ID, "name": LOCAL_RESOURCE_GROUP, "location": "local"}
+_ENVIRONMENT = {
+    "authentication": {"loginEndpoint": "https://login.microsoftonline.com/"},
+    "suffixes": {"storage": "core.windows.net"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +65,49 @@ class Template:
 
     def __init__(self, template: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> None:
         """`given` is the content of a parameter file (`{"parameters": {name: {"value": …}}}`)."""
-        self._parameters: Mapping[str, Any] = template.get("parameters", {})
+        self.parameters: Mapping[str, Any] = template.get("parameters", {})
         self._variables: Mapping[str, Any] = template.get("variables", {})
-        self._resources: Sequence[Mapping[str, Any]] = template.get("resources", [])
+        self.declared: Sequence[Mapping[str, Any]] = template.get("resources", [])
+        self.outputs: Mapping[str, Any] = template.get("outputs", {})
         self._given: Mapping[str, Any] = (given or {}).get("parameters", {})
         self._evaluating: list[str] = []
+        self._known: dict[str, Any] = {}
+        self._turns: list[tuple[str, int]] = []
         for name in self._given:
-            if _find(self._parameters, name) is None:
+            if _find(self.parameters, name) is None:
                 raise ArmError(f"The parameter file sets {name!r}, which the template does not declare.")
 
     def resources(self, *types: str) -> list[Resource]:
-        """Every resource of these types whose condition holds, in the template's order."""
+        """Every resource of these types whose condition holds, of those at the template's top and in its order."""
         wanted = {name.lower() for name in types}
         found = []
-        for index, resource in enumerate(self._resources):
-            place = f"resources[{index}]"
-            if resource["type"].lower() not in wanted:
-                continue
-            if "copy" in resource:
-                raise ArmError(f"{place} is a copy loop, which a local run does not support.")
+        for resource, place in self.turns([item for item in self.declared if item["type"].lower() in wanted]):
             if not self.value(resource.get("condition", True), f"{place}.condition"):
                 continue
             name = self.value(resource["name"], f"{place}.name")
             properties = self.value(resource.get("properties", {}), f"{place}.properties")
             found.append(Resource(resource["type"], name, properties))
         return found
+
+    def turns(self, resources: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], str]]:
+        """Each resource and its place, once for every turn of its copy loop; copyIndex() is that turn meanwhile."""
+        for resource in resources:
+            place = self._place(resource)
+            if "copy" not in resource:
+                yield resource, place
+                continue
+            loop = resource["copy"]
+            for turn in range(self.value(loop["count"], f"{place}.copy.count")):
+                self._turns.append((loop["name"].lower(), turn))
+                try:
+                    yield resource, f"{place}({turn})"
+                finally:
+                    self._turns.pop()
+
+    def _place(self, wanted: Mapping[str, Any]) -> str:
+        """Where a resource stands; those inside of another one are named by their type."""
+        at = next((index for index, resource in enumerate(self.declared) if resource is wanted), None)
+        return f"{wanted['type']} in resources" if at is None else f"resources[{at}]"
 
     def value(self, node: Any, place: str) -> Any:
         """Evaluate every expression in a JSON value; `place` names it in errors."""
@@ -88,8 +116,27 @@ class Template:
         if isinstance(node, list):
             return [self.value(item, f"{place}[{index}]") for index, item in enumerate(node)]
         if isinstance(node, dict):
-            return {key: self.value(item, f"{place}.{key}") for key, item in node.items()}
+            found = {
+                self._text(key, place): self.value(item, f"{place}.{key}")
+                for key, item in node.items()
+                if key != "copy" or not isinstance(item, list)
+            }
+            loops = node.get("copy")
+            for loop in loops if isinstance(loops, list) else []:
+                found[loop["name"]] = self._items(loop, f"{place}.{loop['name']}")
+            return found
         return node
+
+    def _items(self, loop: Mapping[str, Any], place: str) -> list[Any]:
+        """The elements that a property's copy loop makes."""
+        items = []
+        for turn in range(self.value(loop["count"], f"{place}.count")):
+            self._turns.insert(0, (loop["name"].lower(), turn))  # copyIndex() without a name stays the resource's
+            try:
+                items.append(self.value(loop["input"], f"{place}[{turn}]"))
+            finally:
+                self._turns.pop(0)
+        return items
 
     def _text(self, text: str, place: str) -> Any:
         if not is_expression(text):
@@ -102,32 +149,52 @@ class Template:
 
     def _evaluate(self, tree: Expression, place: str) -> Any:
         if isinstance(tree, Access):
-            return _access(self._evaluate(tree.target, place), self._evaluate(tree.key, place), place)
-        if isinstance(tree, Call):
-            arguments = [self._evaluate(argument, place) for argument in tree.arguments]
-            return self._call(tree.function, arguments, place)
-        return tree.value
+            target, key = self._evaluate(tree.target, place), self._evaluate(tree.key, place)
+            try:
+                return access(target, key)
+            except KeyError:
+                raise ArmError(f"{place}: there is no {key!r} in {json.dumps(target)[:80]}.") from None
+        if not isinstance(tree, Call):
+            return tree.value
+        if tree.function.lower() == "if" and len(tree.arguments) == 3:
+            # Only the branch that is taken is looked at: the other one may name what is not there.
+            taken = 1 if self._evaluate(tree.arguments[0], place) is True else 2
+            return self._evaluate(tree.arguments[taken], place)
+        arguments = [self._evaluate(argument, place) for argument in tree.arguments]
+        return self._call(tree.function, arguments, place)
 
     def _call(self, name: str, arguments: list[Any], place: str) -> Any:
-        functions: dict[str, tuple[int, int | None, Callable[..., Any]]] = {
-            "parameters": (1, 1, lambda key: self._parameter(key, place)),
-            "variables": (1, 1, lambda key: self._variable(key, place)),
-            "concat": (1, None, lambda *parts: _concat(parts, place)),
-            "resourceid": (2, None, lambda *parts: _resource_id(parts, place)),
-            "resourcegroup": (0, 0, lambda: _RESOURCE_GROUP),
-            "subscription": (0, 0, lambda: _SUBSCRIPTION),
+        own: dict[str, Function] = {
+            "copyindex": Function(0, 1, self._turn),
+            "environment": Function(0, 0, lambda: _ENVIRONMENT),
+            "extensionresourceid": Function(3, None, _extension_id),
+            "parameters": Function(1, 1, lambda key: self._parameter(key, place)),
+            "reference": Function(1, 3, _reference),
+            "resourcegroup": Function(0, 0, lambda: _RESOURCE_GROUP),
+            "resourceid": Function(2, None, _resource_id),
+            "subscription": Function(0, 0, lambda: _SUBSCRIPTION),
+            "subscriptionresourceid": Function(2, None, _subscription_id),
+            "variables": Function(1, 1, lambda key: self._variable(key, place)),
         }
-        if name.lower() not in functions:
+        function = own.get(name.lower()) or FUNCTIONS.get(name.lower())
+        if function is None:
             raise ArmError(
-                f"{place}: the function {name}() is not known to a local run; local/arm/template.py lists what is."
+                f"{place}: the function {name}() is not known to a local run; local/arm/functions.py lists what is."
             )
-        least, most, function = functions[name.lower()]
-        if len(arguments) < least or (most is not None and len(arguments) > most):
+        if len(arguments) < function.least or (function.most is not None and len(arguments) > function.most):
             raise ArmError(f"{place}: {name}() does not take {len(arguments)} arguments.")
-        return function(*arguments)
+        if name.lower() in {"parameters", "variables"}:
+            return function.call(*arguments)
+        return _called(function.call, name, arguments, place)
+
+    def _turn(self, loop: Any = None) -> int:
+        for name, turn in reversed(self._turns):
+            if loop is None or name == str(loop).lower():
+                return turn
+        raise ArmError(f"stands in no copy loop {loop or ''}".rstrip())
 
     def _parameter(self, name: Any, place: str) -> Any:
-        declared = _find(self._parameters, name)
+        declared = _find(self.parameters, name)
         if declared is None:
             raise ArmError(f"{place}: there is no parameter {name!r}.")
         given = _find(self._given, name)
@@ -150,20 +217,29 @@ class Template:
 
     def _once(self, place: str, node: Any) -> Any:
         """Evaluate a parameter's default or a variable; one that needs itself is refused."""
-        if place.lower() in self._evaluating:
+        key = place.lower()
+        if key in self._evaluating:
             raise ArmError(f"{place} is defined by itself.")
-        self._evaluating.append(place.lower())
-        try:
-            return self.value(node, place)
-        finally:
-            self._evaluating.pop()
+        if key not in self._known:
+            self._evaluating.append(key)
+            try:
+                self._known[key] = self.value(node, place)
+            finally:
+                self._evaluating.pop()
+        return self._known[key]
 
 
 def _find(mapping: Mapping[str, Any], name: Any) -> Any:
     """The value of a key whatever its case; None where there is none."""
-    if not isinstance(name, str):
-        return None
-    return next((value for key, value in mapping.items() if key.lower() == name.lower()), None)
+    key = same_key(mapping, name)
+    return None if key is None else mapping[key]
+
+
+def _called(call: Callable[..., Any], name: str, arguments: list[Any], place: str) -> Any:
+    try:
+        return call(*arguments)
+    except (ArmError, TypeError) as error:
+        raise ArmError(f"{place}: {name}() {error}.") from error
 
 
 def _check_allowed(name: str, value: Any, allowed: Sequence[Any] | None) -> None:
@@ -175,37 +251,25 @@ def _check_allowed(name: str, value: Any, allowed: Sequence[Any] | None) -> None
             raise ArmError(f"The parameter {name!r} may not be {item!r}; allowed: {choices}.")
 
 
-def _access(target: Any, key: Any, place: str) -> Any:
-    if isinstance(target, list) and isinstance(key, int) and 0 <= key < len(target):
-        return target[key]
-    if isinstance(target, dict) and isinstance(key, str):
-        for name, value in target.items():
-            if name.lower() == key.lower():
-                return value
-    raise ArmError(f"{place}: there is no {key!r} in {json.dumps(target)[:80]}.")
+def _reference(resource: Any, *_: Any) -> Runtime:
+    """What Azure says of a resource; its API version and 'Full' only choose which part of it."""
+    return Runtime(str(resource))
 
 
-def _concat(parts: tuple[Any, ...], place: str) -> Any:
-    """Strings and numbers to one string, or arrays to one array."""
-    if all(isinstance(part, list) for part in parts):
-        return [item for part in parts for item in part]
-    if any(isinstance(part, list | dict) or part is None for part in parts):
-        raise ArmError(f"{place}: concat() takes either strings and numbers, or arrays.")
-    return "".join(map(str, parts))
-
-
-def _resource_id(parts: tuple[Any, ...], place: str) -> str:
+def _resource_id(*parts: Any) -> str:
     """`[subscription id], [resource group], type, name segments…`; one name for each kind in the type."""
-    if not all(isinstance(part, str) for part in parts):
-        raise ArmError(f"{place}: resourceId() takes strings only.")
-    at = next((index for index, part in enumerate(parts[:3]) if "/" in part), None)
-    if at is None:
-        raise ArmError(f"{place}: resourceId() names no resource type.")
-    provider, *kinds = parts[at].split("/")
-    names = parts[at + 1 :]
-    if len(kinds) != len(names):
-        raise ArmError(f"{place}: resourceId() needs {len(kinds)} names for {parts[at]}, not {len(names)}.")
+    at = next((index for index, part in enumerate(parts[:3]) if is_type(part)), len(parts))
+    path = provider_path(parts, at)
     group = parts[at - 1] if at >= 1 else LOCAL_RESOURCE_GROUP
     subscription = parts[0] if at == 2 else LOCAL_SUBSCRIPTION
-    path = "/".join(f"{kind}/{name}" for kind, name in zip(kinds, names, strict=True))
-    return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{provider}/{path}"
+    return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{path}"
+
+
+def _subscription_id(*parts: Any) -> str:
+    """`type, name segments…` of a resource that belongs to the subscription, such as a role's definition."""
+    return f"/subscriptions/{LOCAL_SUBSCRIPTION}/providers/{provider_path(parts, 0)}"
+
+
+def _extension_id(scope: Any, *parts: Any) -> str:
+    """`type, name segments…` of a resource that stands on another one."""
+    return f"{scope}/providers/{provider_path(parts, 0)}"

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.arm.expressions import ArmError
-from local.arm.template import LOCAL_RESOURCE_GROUP, LOCAL_SUBSCRIPTION, Template
+from local.arm.functions import unique_string
+from local.arm.template import LOCAL_GROUP_ID, Template
 from local.eventgrid.filters import EventFilter, FilterError, parse_filter
 from local.eventgrid.retry import Limits
 
 SYSTEM_TOPIC = "Microsoft.EventGrid/systemTopics"
 CUSTOM_TOPIC = "Microsoft.EventGrid/topics"
-_LOCAL_GROUP = f"/subscriptions/{LOCAL_SUBSCRIPTION}/resourceGroups/{LOCAL_RESOURCE_GROUP}"
+_UNIQUE_HERE = f"-{unique_string(LOCAL_GROUP_ID)}"
 LOCAL_TOPICS: Mapping[str, str] = {
     "microsoft.storage.storageaccounts": "storage",
     "microsoft.machinelearningservices.workspaces": "workspace",
 }
-"""A system topic's type → its name in a local run's addresses. A custom topic keeps its own name."""
+"""A system topic's type → its name in a local run's addresses.
+
+A custom topic keeps its name, without the end that makes it unique in Azure.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ def subscriptions(template: Template) -> list[Subscription]:
         if resource.type.lower().startswith(SYSTEM_TOPIC.lower()):
             topic, source = _system_topic(name, systems.get(topic.lower()))
         else:
-            source = f"{_LOCAL_GROUP}/providers/{CUSTOM_TOPIC}/{topic}"
+            source = f"{LOCAL_GROUP_ID}/providers/{CUSTOM_TOPIC}/{topic}"
+            topic = topic.removesuffix(_UNIQUE_HERE)
         if any(other.name.lower() == name.lower() for other in found):
             raise ArmError(f"Two event subscriptions have the name {name!r}; a local run tells them apart by it.")
         found.append(_subscription(name, topic, source, resource.properties))
@@ -80,9 +85,9 @@ def _system_topic(subscription: str, topic: Mapping[str, Any] | None) -> tuple[s
 
 
 def _subscription(name: str, topic: str, source: str, properties: Mapping[str, Any]) -> Subscription:
-    with_identity = properties.get("deliveryWithResourceIdentity", {})
+    with_identity = properties.get("deliveryWithResourceIdentity") or {}
     destination = with_identity.get("destination") or properties.get("destination") or {}
-    dead_letters = properties.get("deadLetterWithResourceIdentity", {})
+    dead_letters = properties.get("deadLetterWithResourceIdentity") or {}
     target = dead_letters.get("deadLetterDestination") or properties.get("deadLetterDestination") or {}
     retry = properties.get("retryPolicy", {})
     if properties.get("eventDeliverySchema", "EventGridSchema") != "EventGridSchema":

@@ -127,7 +127,7 @@ def test_conditions() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("[uniqueString('a')]", r"resources\[0\]\.properties\.p: the function uniqueString\(\) is not known"),
+        ("[newGuid()]", r"resources\[0\]\.properties\.p: the function newGuid\(\) is not known"),
         ("[parameters('nope')]", "no parameter 'nope'"),
         ("[variables('nope')]", "no variable 'nope'"),
         ("[variables('loop')]", "variables.loop is defined by itself"),

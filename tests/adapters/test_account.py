@@ -1,0 +1,71 @@
+"""Whether an account can hold state, as the account itself answers over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from azure.core.exceptions import HttpResponseError
+
+from functions.adapters.account import MissingStorage, StateStorage
+from functions.settings import StateAccount
+from local.azurite import ACCOUNT, connection_string
+
+
+@contextmanager
+def account_that_answers(status: int, headers: dict[str, str]) -> Iterator[StateStorage]:
+    """An account that answers each request so, as *Get Account Information* does: in its headers."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test's output stays clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        port = server.server_address[1]
+        yield StateStorage(StateAccount(connection_string(port, port, port), ACCOUNT, ""))
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+FLAT = {"x-ms-sku-name": "Standard_ZRS", "x-ms-account-kind": "StorageV2", "x-ms-is-hns-enabled": "false"}
+
+
+async def test_a_hierarchical_account_is_refused_by_name() -> None:
+    """The sentence names the setting and says why."""
+    with (
+        account_that_answers(200, {**FLAT, "x-ms-is-hns-enabled": "true"}) as storage,
+        pytest.raises(MissingStorage, match=r"AzureWebJobsStorage names 'devstoreaccount1'.*flat"),
+    ):
+        await storage.check()
+
+
+@pytest.mark.parametrize("answer", [(200, FLAT), (403, {"x-ms-error-code": "AuthorizationPermissionMismatch"})])
+async def test_a_flat_account_and_one_that_may_not_be_asked_are_taken(answer: tuple[int, dict[str, str]]) -> None:
+    """The app's identity holds data roles only, and those may not ask for the account's kind."""
+    with account_that_answers(*answer) as storage:
+        await storage.check()
+
+
+@pytest.mark.parametrize("code", ["AuthenticationFailed", "AuthorizationFailure"])
+async def test_any_other_refusal_is_raised(code: str) -> None:
+    """A wrong key or a closed firewall is no answer to the question; the event comes again."""
+    with account_that_answers(403, {"x-ms-error-code": code}) as storage, pytest.raises(HttpResponseError, match=code):
+        await storage.check()
