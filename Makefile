@@ -1,5 +1,5 @@
 # The two commands: `make demo` runs the whole loop on this machine, `make test` proves it.
-.PHONY: help demo test setup setup-dev check format bench simulate lock clean
+.PHONY: help demo test setup setup-dev check format bench simulate mutants lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -8,8 +8,9 @@ help:
 	@echo "make setup    set up only; afterwards .venv/bin/signalbox is there"
 	@echo "make check    format, lint, types and import rules, without tests"
 	@echo "make format   write the format that make check wants"
-	@echo "make bench    measure cold start and group commit, as ratios (docs/benchmarks.md)"
+	@echo "make bench    measure cold start, group commit and the memory of a data check, as ratios (docs/benchmarks.md)"
 	@echo "make simulate SEED=1 N=1000   run N simulated histories from that seed on (docs/simulation.md)"
+	@echo "make mutants  break the deciding code on purpose and list what no test notices (docs/mutants.md)"
 	@echo "make lock     pin the requirements anew (needs the network)"
 	@echo "make clean    remove what set-up and runs have made"
 
@@ -36,14 +37,18 @@ format: setup-dev
 bench: setup-dev
 	@.venv/bin/python bench/cold_start.py
 	@.venv/bin/python bench/group_commit.py
+	@.venv/bin/python bench/large_file.py
 
 SEED ?= 1
 N ?= 1000
 simulate: setup-dev
 	@scripts/simulate $(SEED) $(N)
 
+mutants: setup-dev
+	@.venv/bin/python scripts/mutants
+
 lock: setup-dev
 	@scripts/lock
 
 clean:
-	rm -rf .venv node_modules .signalbox build
+	rm -rf .venv node_modules .signalbox build mutants

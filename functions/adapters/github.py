@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from functions.adapters.github_http import GitHubHttp
 from functions.adapters.github_tokens import Token
 from functions.adapters.threads import in_thread
-from functions.core.github import Answer, NoAnswer
+from functions.core.github import PAGE, Answer, NoAnswer, Span
 from functions.core.github_app import read_second_refusal, refuses_token
 from functions.core.values import JsonObject, compact_json
 
@@ -15,7 +13,10 @@ _TIMEOUT = (5, 15)  # seconds to connect, seconds between bytes of the answer
 
 
 class GitHubRest:
-    """Follows "Create a repository dispatch event" and "List workflow runs for a repository", and its jobs."""
+    """Follows "Create a repository dispatch event", "Create a workflow dispatch event", "List workflow runs", and jobs.
+
+    Workflow files have names of letters, digits, dots, dashes and underscores; the routes file sees to that.
+    """
 
     def __init__(self, api_url: str, token: Token) -> None:
         """`api_url` without a slash at its end."""
@@ -28,14 +29,16 @@ class GitHubRest:
         return self._call("POST", f"/repos/{repository}/dispatches", body=compact_json(body))
 
     @in_thread
-    def list_runs(self, repository: str, since: datetime, page: int) -> Answer | NoAnswer:
+    def start_workflow(self, repository: str, workflow: str, body: JsonObject) -> Answer | NoAnswer:
+        """POST /repos/{repository}/actions/workflows/{workflow}/dispatches."""
+        return self._call(
+            "POST", f"/repos/{repository}/actions/workflows/{workflow}/dispatches", body=compact_json(body)
+        )
+
+    @in_thread
+    def list_runs(self, repository: str, trigger: str, span: Span, page: int) -> Answer | NoAnswer:
         """GET /repos/{repository}/actions/runs."""
-        query = {
-            "event": "repository_dispatch",
-            "created": f">={since:%Y-%m-%dT%H:%M:%SZ}",
-            "per_page": "100",
-            "page": str(page),
-        }
+        query = {"event": trigger, "created": span.query, "per_page": str(PAGE), "page": str(page)}
         return self._call("GET", f"/repos/{repository}/actions/runs", query=query)
 
     @in_thread

@@ -5,14 +5,18 @@ Event Grid's follow "Dead-letter events": an array of events a blob, each with t
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from functions.core.dispatch import Dispatch, State
-from functions.core.events import Event, UnreadableEvent, parse
+from functions.core.events import DEEPEST, Event, UnreadableEvent, is_deeper, parse
 from functions.core.routes import Route, is_marker, key_of, matching
-from functions.core.values import Json, compact_json, digest, parse_time, text
+from functions.core.values import Json, JsonObject, compact_json, digest, parse_time, text
+from functions.core.windows import LARGEST_LINE, Line
+
+_NOTHING = object()
 
 REPLAYED = "replayed/"
 """First part of the name under which a replayed dead letter is kept."""
@@ -75,6 +79,28 @@ class Prospect:
     obstacle: str
 
 
+def of_value(value: object) -> JsonObject:
+    """What a dead letter keeps of a decoded event; as text where that is no object, or nests too deep to be written."""
+    return {"event": value if isinstance(value, dict) and not _is_too_deep(value) else _written(value)}
+
+
+def of_bytes(raw: bytes) -> JsonObject:
+    """What a dead letter keeps of a message that is no event at all."""
+    return {"raw": base64.b64encode(raw).decode("ascii")}
+
+
+def refusal(event: Event, line: bytes, data_accounts: frozenset[str]) -> str:
+    """Why a readable event is a dead letter all the same, as part of a sentence, or "". `line` is it in a window."""
+    if event.account is not None and event.account not in data_accounts:
+        return (
+            f"its storage account '{event.account}' is not among SIGNALBOX_DATA_ACCOUNTS "
+            f"({', '.join(sorted(data_accounts)) or 'none'})"
+        )
+    if len(line) > LARGEST_LINE:
+        return f"it has {len(line)} bytes, more than the {LARGEST_LINE} that a window takes"
+    return ""
+
+
 def read_letters(container: str, blob: str, content: bytes, modified: datetime) -> list[DeadLetter]:
     """The dead letters of one blob. One that cannot be read at all is a single letter that says so."""
     try:
@@ -89,10 +115,10 @@ def without(content: bytes, replayed: set[str]) -> bytes:
     """The blob's content without the letters whose text is among `replayed`; empty once none is left."""
     document = json.loads(content)
     values = document if isinstance(document, list) else [document]
-    left = [value for value in values if compact_json(value) not in replayed]
+    left = [value for value in values if _written(value) not in replayed]
     if not left:
         return b""
-    return compact_json(left if isinstance(document, list) else document).encode("ascii")
+    return _written(left if isinstance(document, list) else document).encode("ascii")
 
 
 def prospect(letter: DeadLetter, routes: tuple[Route, ...], data_accounts: frozenset[str]) -> Prospect:
@@ -101,8 +127,8 @@ def prospect(letter: DeadLetter, routes: tuple[Route, ...], data_accounts: froze
         event = parse(letter.event)
     except UnreadableEvent as error:
         return Prospect(None, {}, letter.reason if letter.event is None else f"it still cannot be read: {error}")
-    if event.account is not None and event.account not in data_accounts:
-        return Prospect(event, {}, f"its storage account '{event.account}' is not among SIGNALBOX_DATA_ACCOUNTS")
+    if refused := refusal(event, Line(event, letter.time).to_bytes(), data_accounts):
+        return Prospect(event, {}, refused)
     keys = {route.name: key_of(route, event) for route in matching(routes, event)}
     keys |= {route.name: key_of(route, event) for route in routes if is_marker(route, event)}
     return Prospect(event, keys, "" if keys else "no route takes it: 'signalbox explain' says why")
@@ -114,14 +140,14 @@ def replayed(dispatch: Dispatch) -> Dispatch:
     One that went unheard was accepted by GitHub once: its run is looked for first, and only where there is none is it
     sent again.
     """
-    reason = "replayed by a person"
+    again = replace(dispatch, probes=0, replays=dispatch.replays + 1, reason="replayed by a person")
     if dispatch.state is State.PARKED and dispatch.sent is not None:
-        return replace(dispatch, state=State.SENDING, sending_since=dispatch.sent, probes=0, reason=reason)
-    return replace(dispatch, state=State.READY, not_before=None, probes=0, reason=reason)
+        return replace(again, state=State.SENDING, sending_since=dispatch.sent)
+    return replace(again, state=State.READY, not_before=None)
 
 
 def _letter(container: str, blob: str, value: Json, modified: datetime) -> DeadLetter:
-    written = compact_json(value)
+    written = _written(value)
     body = value if isinstance(value, dict) else {}
     given_up_by_event_grid = bool(text(body, "deadLetterReason"))
     if given_up_by_event_grid:
@@ -140,6 +166,32 @@ def _letter(container: str, blob: str, value: Json, modified: datetime) -> DeadL
         event=event,
         text=written,
     )
+
+
+def _is_too_deep(value: object) -> bool:
+    """True where recursion may not be able to write the value, although it could just be read."""
+    return is_deeper(value, 2 * DEEPEST)
+
+
+def _written(value: object) -> str:
+    """`compact_json` of a value of any depth."""
+    if not _is_too_deep(value):
+        return compact_json(value)
+    written: list[str] = []
+    left: list[tuple[str, object]] = [("", value)]  # each with the text before it
+    while left:
+        before, item = left.pop()
+        written.append(before)
+        if isinstance(item, dict):
+            pairs = [(f"{',' if n else ''}{compact_json(name)}:", part) for n, (name, part) in enumerate(item.items())]
+            written.append("{")
+            left += [("}", _NOTHING), *reversed(pairs)]
+        elif isinstance(item, list):
+            written.append("[")
+            left += [("]", _NOTHING), *reversed([("," if n else "", part) for n, part in enumerate(item)])]
+        elif item is not _NOTHING:
+            written.append(compact_json(item))
+    return "".join(written)
 
 
 def _event(body: dict[str, Json]) -> Json:

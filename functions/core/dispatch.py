@@ -39,6 +39,8 @@ class State(StrEnum):
 
 FINAL = frozenset({State.DONE, State.DEAD, State.EMPTY})
 
+_DOOR = "workflow_dispatch "
+"""Stands before the unfinished states of a row that goes to one workflow."""
 
 GONE_FOR = timedelta(hours=1)
 """A confirmed run that is not listed for so long is taken for deleted."""
@@ -69,6 +71,8 @@ class Dispatch:
         route, key: which route made it, and for which key.
         event_type: GitHub's `event_type`.
         repository: OWNER/NAME.
+        workflow, ref: the one workflow file that is to start, and the branch or tag it is read from; "" where a
+            repository_dispatch starts every workflow that listens.
         source: the Azure event type of its first event.
         subject, data: of its first event; `data` already trimmed to what a payload carries.
         event_count: how many events it carries.
@@ -82,6 +86,7 @@ class Dispatch:
         looked: when a run was last looked for.
         parked: when it was last parked.
         probes: how often it went on from there by itself, to find out whether the cause was mended.
+        replays: how often a person sent it on its way again.
         unstarted: ids of its runs that were cancelled before they began; they do not count as its runs.
         run_id, run_url, conclusion: of the run that it started, once that is known.
         version: the row's ETag; "" where it is not stored yet.
@@ -98,6 +103,8 @@ class Dispatch:
     event_count: int
     manifest: ManifestRef | None
     created: datetime
+    workflow: str = ""
+    ref: str = ""
     state: State = State.READY
     reason: str = ""
     attempts: int = 0
@@ -107,11 +114,22 @@ class Dispatch:
     looked: datetime | None = None
     parked: datetime | None = None
     probes: int = 0
+    replays: int = 0
     unstarted: tuple[int, ...] = ()
     run_id: int | None = None
     run_url: str = ""
     conclusion: str = ""
     version: str = field(default="", compare=False)
+
+    @property
+    def trigger(self) -> str:
+        """GitHub's name of the event that its runs are listed under."""
+        return "workflow_dispatch" if self.workflow else "repository_dispatch"
+
+    @property
+    def door(self) -> tuple[str, str, str]:
+        """Where it is sent: what GitHub refuses there says nothing of other doors, whose permissions differ."""
+        return (self.repository, self.workflow, self.ref)
 
     @property
     def is_final(self) -> bool:
@@ -132,6 +150,9 @@ class Dispatch:
         """The row as one ASCII text, without its version."""
         row = asdict(self)
         del row["version"]
+        if self.workflow and not self.is_final:
+            # A version that knows repository_dispatch only must not send it: it cannot read this state.
+            row["state"] = f"{_DOOR}{self.state}"
         return compact_json(
             {name: format_time(value) if isinstance(value, datetime) else value for name, value in row.items()}
         )
@@ -149,7 +170,7 @@ class Dispatch:
             values["manifest"] = ManifestRef(**reference)
         if isinstance(unstarted := values.get("unstarted"), list):
             values["unstarted"] = tuple(unstarted)
-        values["state"] = State(str(values["state"]))
+        values["state"] = State(str(values["state"]).removeprefix(_DOOR))
         return Dispatch(**values, version=version)  # type: ignore[arg-type]
 
 
@@ -194,8 +215,11 @@ def begin(dispatch: Dispatch, now: datetime) -> Step:
 def after_answer(dispatch: Dispatch, verdict: Verdict, now: datetime) -> Step:
     """The step that follows from GitHub's answer to the sending of `dispatch`."""
     match verdict:
-        case Sent():
+        case Sent(None):
             return Step(replace(dispatch, state=State.SENT, sent=now, reason=""))
+        case Sent(run_id, run_url):
+            confirmed = replace(dispatch, state=State.CONFIRMED, sent=now, run_id=run_id, run_url=run_url, reason="")
+            return Step(confirmed)
         case Retry(after, reason):
             retried = replace(dispatch, state=State.READY, not_before=now + after, reason=reason)
             return Step(retried, after)
@@ -208,10 +232,9 @@ def after_answer(dispatch: Dispatch, verdict: Verdict, now: datetime) -> Step:
 
 
 def runs_of(dispatch: Dispatch, runs: Iterable[Run]) -> list[Run]:
-    """The runs that `dispatch` started, oldest first."""
-    return sorted(
-        (run for run in runs if dispatch.id in run.title and run.id not in dispatch.unstarted), key=lambda run: run.id
-    )
+    """The runs that `dispatch` started, oldest first: its id stands in their names, or GitHub said which one."""
+    found = (run for run in runs if dispatch.id in run.title or run.id == dispatch.run_id)
+    return sorted((run for run in found if run.id not in dispatch.unstarted), key=lambda run: run.id)
 
 
 def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> Dispatch:
@@ -239,15 +262,20 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
         reason = f"attempt {dispatch.attempts} started no run, so it is sent again"
         return replace(looked, state=State.READY, not_before=None, reason=reason)
     if dispatch.state is State.SENT and dispatch.sent is not None and now - dispatch.sent > HEARD_WITHIN:
-        reason = (
-            f"unheard: GitHub accepted it, but no run's name holds {dispatch.id}. Let a workflow on the default "
-            f"branch of {dispatch.repository} listen to repository_dispatch '{dispatch.event_type}' and put "
-            "github.event.client_payload.dispatch_id into its run-name"
-        )
+        reason = f"unheard: GitHub accepted it, but no run's name holds {dispatch.id}. {_how_to_be_heard(dispatch)}"
         return replace(looked, state=State.PARKED, parked=now, reason=reason)
-    if dispatch.state is State.CONFIRMED:
+    if dispatch.state is State.CONFIRMED and not _is_listed_soon(dispatch, now):
         return _run_gone(dispatch, now)
     return looked
+
+
+def _how_to_be_heard(dispatch: Dispatch) -> str:
+    if dispatch.workflow:
+        return f"Put inputs.dispatch_id into the run-name of {dispatch.workflow} on {dispatch.ref}"
+    return (
+        f"Let a workflow on the default branch of {dispatch.repository} listen to repository_dispatch "
+        f"'{dispatch.event_type}' and put github.event.client_payload.dispatch_id into its run-name"
+    )
 
 
 def to_look_into(dispatch: Dispatch, runs: Iterable[Run]) -> tuple[int, ...]:
@@ -272,6 +300,12 @@ def after_no_start(dispatch: Dispatch, runs: tuple[int, ...], now: datetime) -> 
         conclusion="",
         reason=f"run {runs[0]} was cancelled before it began, so it is sent again",
     )
+
+
+def _is_listed_soon(dispatch: Dispatch, now: datetime) -> bool:
+    """A run that GitHub named in its answer, and no listing did so far, may be listed only seconds later."""
+    sent, looked = dispatch.sent, dispatch.looked
+    return sent is not None and (looked is None or looked < sent) and now - sent <= RUN_SETTLES
 
 
 def _run_gone(dispatch: Dispatch, now: datetime) -> Dispatch:

@@ -75,8 +75,7 @@ class Event:
     def identity(self) -> tuple[str, ...]:
         """What makes two deliveries the same event. Redelivery keeps it; two different happenings never share it."""
         if self.blob is not None:
-            version = self.blob.sequencer or self.blob.etag or self.id
-            return ("blob", self.type, self.blob.account, self.blob.subject, version)
+            return self._blob_identity(self.blob, self.blob.sequencer or self.blob.etag or self.id)
         workspace = self.source.lower()
         if self.run is not None:
             return ("run", self.type, workspace, self.run.id, self.run.status.lower())
@@ -86,8 +85,19 @@ class Event:
         # Some publishers repeat an id with other content: that is another event, and none may be lost.
         return ("event", self.source, self.id, digest(compact_json(self.data)))
 
+    @cached_property
+    def unsequenced(self) -> tuple[str, ...]:
+        """The identity of the same event from a teller who does not know its sequencer, as `signalbox rescan` does not.
+
+        () for an event without an etag: BlobDeleted has none, and what is about no blob.
+        """
+        return self._blob_identity(self.blob, self.blob.etag) if self.blob and self.blob.etag else ()
+
+    def _blob_identity(self, blob: Blob, version: str) -> tuple[str, ...]:
+        return ("blob", self.type, blob.account, blob.subject, version)
+
     def to_json(self) -> JsonObject:
-        """The event in the Event Grid schema, for dead letters and window lines; `parse` reads it back."""
+        """The event in the schema that it came in, for dead letters and window lines; `parse` reads it back."""
         time = None if self.time is None else self.time.isoformat()
         names = ("type", "source", "time") if self.schema == "cloudevents" else ("eventType", "topic", "eventTime")
         head: JsonObject = {"specversion": "1.0"} if self.schema == "cloudevents" else {}
@@ -170,12 +180,12 @@ def _read(
     source_name: str,
     time_name: str,
 ) -> Event:
-    if schema == "cloudevents" and value["specversion"] != "1.0":
-        raise UnreadableEvent(f"'specversion' is {value['specversion']!r}; only CloudEvents 1.0 is read")
+    if schema == "cloudevents" and (version := _optional(value, "specversion")) != "1.0":
+        raise UnreadableEvent(f"'specversion' is {version[:64]!r}; only CloudEvents 1.0 is read")
     data = value.get("data")
     if not isinstance(data, dict):
         raise UnreadableEvent(f"'data' is {_kind(data)}, it must be an object")
-    if _is_deeper(data, DEEPEST):
+    if is_deeper(data, DEEPEST):
         raise UnreadableEvent(f"'data' nests more than {DEEPEST} levels deep")
     return Event(
         id=_required(value, "id"),
@@ -219,12 +229,12 @@ def _is_of(event_type: str, family: str) -> bool:
     return event_type.lower().startswith(family.lower())
 
 
-def _is_deeper(value: object, levels: int) -> bool:
+def is_deeper(value: object, levels: int) -> bool:
     """True where objects and arrays nest deeper than `levels`; stops there, so that no depth exhausts the stack."""
     if isinstance(value, dict):
-        return levels == 0 or any(_is_deeper(item, levels - 1) for item in value.values())
+        return levels == 0 or any(is_deeper(item, levels - 1) for item in value.values())
     if isinstance(value, list):
-        return levels == 0 or any(_is_deeper(item, levels - 1) for item in value)
+        return levels == 0 or any(is_deeper(item, levels - 1) for item in value)
     return False
 
 
@@ -244,11 +254,16 @@ def _blob(event: Event) -> Blob | None:
         container=container,
         path=path,
         url=url,
-        etag=text(event.data, "eTag").removeprefix("W/").strip('"'),
+        etag=bare_etag(text(event.data, "eTag")),
         size=size if isinstance(size, int) and not isinstance(size, bool) else None,
         sequencer=text(event.data, "sequencer"),
         api=text(event.data, "api"),
     )
+
+
+def bare_etag(etag: str) -> str:
+    """The etag without quotes and without the mark of a weak one: events and listings differ in both."""
+    return etag.removeprefix("W/").strip('"')
 
 
 def _container_and_path(subject: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Reading GitHub's answers.
 
-Follows "Create a repository dispatch event", "List workflow runs for a repository", "Best practices for using the REST
-API" and "Rate limits for the REST API" of GitHub's documentation.
+Follows "Create a repository dispatch event", "Create a workflow dispatch event", "List workflow runs for a repository",
+"Best practices for using the REST API" and "Rate limits for the REST API" of GitHub's documentation.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias
+
+from functions.core.values import parse_time
 
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=1)
@@ -44,7 +46,10 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """GitHub accepted the dispatch. That a run follows is not said by that."""
+    """GitHub accepted the dispatch. That a run follows is not said by that, unless the answer names it."""
+
+    run_id: int | None = None
+    run_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,12 @@ class Dead:
 Verdict: TypeAlias = Sent | Retry | Unknown | Park | Dead
 
 
-def read_dispatch_answer(answer: Answer | NoAnswer, *, repository: str, attempt: int, now: datetime) -> Verdict:
+def read_dispatch_answer(
+    answer: Answer | NoAnswer, *, repository: str, attempt: int, now: datetime, workflow: str = "", ref: str = ""
+) -> Verdict:
     """What GitHub's answer to the `attempt`-th POST of a dispatch (from 1) means.
 
-    `now` serves where GitHub's answer has no Date.
+    `workflow` and `ref` are set where it went to one workflow. `now` serves where GitHub's answer has no Date.
     """
     if isinstance(answer, NoAnswer):
         return Unknown(answer.reason) if answer.reached else Retry(_doubled(attempt), answer.reason)
@@ -98,21 +105,44 @@ def read_dispatch_answer(answer: Answer | NoAnswer, *, repository: str, attempt:
         return Park(f"{said}: {answer.mend}")
     match answer.status:
         case 200 | 201 | 202 | 204:
-            return Sent()
+            return Sent(*_named_run(answer))
         case 401:
             return Park(f"{said}: renew PAT_TOKEN, it is wrong or has expired")
         case 403:
-            return Park(f"{said}: the token, or the GitHub App, needs 'Contents: write' on {repository}")
+            missing = "Actions: write" if workflow else "Contents: write"
+            return Park(f"{said}: the token, or the GitHub App, needs '{missing}' on {repository}")
         case 404:
+            what = f"{repository} or its workflow {workflow}" if workflow else repository
+            where = "the route's workflow, GITHUB_REPOSITORY" if workflow else "GITHUB_REPOSITORY"
             return Park(
-                f"{said}: {repository} does not exist, or the token may not see it; "
-                "mend GITHUB_REPOSITORY or PAT_TOKEN, or install the GitHub App on it"
+                f"{said}: {what} does not exist, or the token may not see it; "
+                f"mend {where} or PAT_TOKEN, or install the GitHub App on it"
+            )
+        case 422 if workflow:
+            return Dead(
+                f"{said}: see that {workflow} stands on '{ref}' of {repository}, listens to workflow_dispatch and "
+                "declares the inputs that docs/routes.md lists, then replay it"
             )
         case status if 300 <= status < 400:
             moved = answer.headers.get("location", "another address")
             return Park(f"{said}: {repository} moved to {moved}; mend GITHUB_REPOSITORY")
         case _:
             return Dead(said)
+
+
+def _named_run(answer: Answer) -> tuple[int | None, str]:
+    """The run that an answer to a workflow dispatch names, with its address for people; (None, "") where it names none.
+
+    Servers that do not know `return_run_details` answer 204.
+    """
+    try:
+        told = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None, ""
+    run_id = told.get("workflow_run_id") if isinstance(told, dict) else None
+    if not isinstance(run_id, int) or isinstance(run_id, bool):
+        return None, ""
+    return run_id, str(told.get("html_url") or "")
 
 
 def is_limit(answer: Answer) -> bool:
@@ -190,13 +220,49 @@ def message_of(answer: Answer) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A workflow run, as far as a dispatch is concerned."""
+    """A workflow run, as far as a dispatch is concerned; `created` by GitHub's clock, None where it does not say."""
 
     id: int
     title: str
     status: str
     conclusion: str
     url: str
+    created: datetime | None = None
+
+
+PAGE = 100
+"""Runs that GitHub lists on one page."""
+
+_MOST_LISTED = 1_000
+"""Runs that GitHub lists of one search, however many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Runs created from `since` to `until`, whole seconds, both included; no end where that is None."""
+
+    since: datetime
+    until: datetime | None = None
+
+    @property
+    def query(self) -> str:
+        """The value of `created`, in GitHub's search syntax for dates."""
+        since = f"{self.since:%Y-%m-%dT%H:%M:%SZ}"
+        return f">={since}" if self.until is None else f"{since}..{self.until:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def following_span(span: Span, page: int, runs: tuple[Run, ...]) -> Span | None:
+    """Where a search goes on after its page `page` was full: in the same span, or in what its last page leaves of it.
+
+    Newest first are listed, so the next span ends with the oldest run so far. None where that cannot lead on: more
+    runs than GitHub lists were created within one second.
+    """
+    if page * PAGE < _MOST_LISTED:
+        return span
+    oldest = min((run.created for run in runs if run.created is not None), default=None)
+    if oldest is None or oldest < span.since or (span.until is not None and oldest >= span.until):
+        return None
+    return Span(span.since, oldest)
 
 
 def read_runs(answer: Answer) -> tuple[Run, ...] | None:
@@ -219,4 +285,12 @@ def _runs(listed: Iterable[object]) -> Iterable[Run]:
                 status=str(item.get("status") or ""),
                 conclusion=str(item.get("conclusion") or ""),
                 url=str(item.get("html_url") or ""),
+                created=_moment(item.get("created_at")),
             )
+
+
+def _moment(written: object) -> datetime | None:
+    try:
+        return parse_time(written) if isinstance(written, str) else None
+    except ValueError:
+        return None

@@ -26,6 +26,9 @@ class Header:
         sealed: when the window was sealed, by the storage service's clock.
         lines, duplicates, superseded: what the window held, what was dropped as the same event, and what a newer event
             of the same blob replaced.
+        repeated_ids: ids that stand for several events of the window; all of them are listed.
+        reach: until when an event of this manifest, or of one before it, may be looked for under its own time; None
+            where that is no later than `sealed`. See `Fold.reach`.
     """
 
     dispatch_id: str
@@ -38,6 +41,12 @@ class Header:
     lines: int
     duplicates: int
     superseded: int
+    repeated_ids: int = 0
+    reach: datetime | None = None
+
+    def reaches(self, since: datetime) -> bool:
+        """Whether this manifest, or one before it, may list an event that is looked for from `since` on."""
+        return (self.reach or self.sealed) >= since
 
     def to_text(self) -> str:
         """One line of ASCII, fit for a blob's metadata."""
@@ -54,13 +63,16 @@ class Header:
                 "lines": self.lines,
                 "duplicates": self.duplicates,
                 "superseded": self.superseded,
+                "repeated_ids": self.repeated_ids,
+                "reach": _time_text(self.reach),
             }
         )
 
     @staticmethod
     def from_text(line: str) -> Header:
-        """Read back what `to_text` wrote."""
+        """Read back what `to_text` wrote, also before it told of repeated ids and reach."""
         kept = json.loads(line)
+        reach = kept.get("reach")
         return Header(
             dispatch_id=kept["dispatch_id"],
             sha256=kept["sha256"],
@@ -72,6 +84,8 @@ class Header:
             lines=kept["lines"],
             duplicates=kept["duplicates"],
             superseded=kept["superseded"],
+            repeated_ids=kept.get("repeated_ids", 0),
+            reach=None if reach is None else parse_time(reach),
         )
 
 
@@ -98,7 +112,15 @@ def blob_digest(blob: Blob) -> str:
 
 
 def build(
-    dispatch_id: str, events: list[Event], *, sealed: datetime, lines: int, duplicates: int, superseded: int
+    dispatch_id: str,
+    events: list[Event],
+    *,
+    sealed: datetime,
+    lines: int,
+    duplicates: int,
+    superseded: int,
+    repeated_ids: int,
+    reach: datetime | None,
 ) -> tuple[bytes, Header]:
     """The manifest's bytes and its header, for events in the order in which they shall be listed."""
     body = b"".join(compact_json(entry(event)).encode("ascii") + b"\n" for event in events)
@@ -114,27 +136,47 @@ def build(
         lines=lines,
         duplicates=duplicates,
         superseded=superseded,
+        repeated_ids=repeated_ids,
+        reach=reach,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What folding a later window needs to know of one line of a manifest; what a line lacks is empty."""
+    """What folding a later window needs to know of one line of a manifest; what a line lacks is empty.
+
+    Attributes:
+        identity: digest of the event's identity.
+        blob: digest of the blob, whatever version of it.
+        sequencer: the blob's version, as storage counts.
+        version: what happened (the event's type), to which blob, and the etag that it had then; () without an etag.
+    """
 
     identity: str
     blob: str
     sequencer: str
+    version: tuple[str, ...]
 
-
-def listed(event: Event) -> Listed:
-    """What a manifest's line says of an event, before there is a manifest."""
-    return read_listed(compact_json(entry(event)).encode("ascii"))
+    @staticmethod
+    def of(event: Event) -> Listed:
+        """What a manifest's line says of an event, before there is a manifest."""
+        blob = event.blob
+        if blob is None:
+            return Listed(identity_digest(event), "", "", ())
+        name = blob_digest(blob)
+        return Listed(identity_digest(event), name, blob.sequencer, _version(event.type, name, blob.etag))
 
 
 def read_listed(line: bytes) -> Listed:
     """Read one line of a manifest."""
     kept = json.loads(line)
-    return Listed(kept["identity"], kept.get("blob") or "", kept["sequencer"] or "")
+    blob = kept.get("blob") or ""
+    version = _version(kept["type"], blob, kept["etag"] or "")
+    return Listed(kept["identity"], blob, kept["sequencer"] or "", version)
+
+
+def _version(event_type: str, blob: str, etag: str) -> tuple[str, ...]:
+    return (event_type, blob, etag) if blob and etag else ()
 
 
 def _time_text(moment: datetime | None) -> str | None:

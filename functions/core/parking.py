@@ -22,14 +22,15 @@ WAKING_PACE = timedelta(seconds=1)
 def wake(rows: Iterable[Dispatch], now: datetime) -> list[Dispatch]:
     """The parked dispatches that go on now, in their next state, oldest first; not stored yet.
 
-    `rows` are all unfinished dispatches. Of those that a repository refused, the oldest goes alone, as a probe: after
-    15 minutes, then doubling up to 6 hours. Once anything was accepted there after they were parked, the rest follow.
+    `rows` are all unfinished dispatches. Of those that were refused at one door, the oldest goes alone, as a probe:
+    after 15 minutes, then doubling up to 6 hours. Once anything was accepted there after they were parked, the rest
+    follow. A repository has a door for repository_dispatch and one for each workflow: they ask for other permissions.
     One that went unheard has its run looked for first, and is sent again only where there is none; three times.
     """
-    by_repository: dict[str, list[Dispatch]] = defaultdict(list)
+    by_door: dict[tuple[str, ...], list[Dispatch]] = defaultdict(list)
     for row in rows:
-        by_repository[row.repository].append(row)
-    return [woken for group in by_repository.values() for woken in _wake(group, now)]
+        by_door[row.door].append(row)
+    return [woken for group in by_door.values() for woken in _wake(group, now)]
 
 
 def _wake(group: list[Dispatch], now: datetime) -> Iterator[Dispatch]:

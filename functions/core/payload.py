@@ -1,4 +1,4 @@
-"""The request that GitHub gets: at most 10 keys, under 64 KB, whatever the event held."""
+"""The request that GitHub gets: at most 10 keys or 25 inputs, under 64 KB, whatever the event held."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ PAYLOAD_SCHEMA = 1
 LARGEST_DATA = 40_000
 """Characters of `data` in ASCII JSON; the ledger row and the payload keep the same trimmed copy."""
 
+LARGEST_INPUTS = 65_535
+"""Characters that GitHub takes as `inputs` of a workflow dispatch; the whole request stays within them."""
+
 LONGEST_SUBJECT = 2_000
 _LARGEST_SUBJECT = 12_000
 _LONGEST_TEXT = 2_000
@@ -21,17 +24,19 @@ _DEEPEST = 20
 _UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
-def trim_data(data: JsonObject) -> JsonObject:
+def trim_data(data: JsonObject, largest: int = LARGEST_DATA) -> JsonObject:
     """`data` itself where it is small, else its first fields with long texts cut; `_trimmed` names what is not whole.
 
-    Numbers that JSON has no form for (infinite, not a number) become null; see `sendable` for texts.
+    `largest` counts characters of its ASCII JSON, 4,000 of which are for the names. Numbers that JSON has no form for
+    (infinite, not a number) become null; see `sendable` for texts.
     """
     clean = {sendable(name): _clean(value, _DEEPEST) for name, value in data.items()}
-    if len(compact_json(clean)) <= LARGEST_DATA:
+    if len(compact_json(clean)) <= largest:
         return clean
     kept: JsonObject = {}
-    trimmed: list[Json] = []
-    room = LARGEST_DATA - 4_000  # for the list of names
+    before = clean.pop("_trimmed", None)
+    trimmed: list[Json] = before if isinstance(before, list) else []
+    room = largest - 4_000  # for the list of names
     for name, value in clean.items():
         short = value[:_LONGEST_TEXT] if isinstance(value, str) else value
         cost = len(compact_json({name: short}))
@@ -76,8 +81,39 @@ def _clean(value: Json, depth: int) -> Json:
 
 def build_request(dispatch: Dispatch) -> JsonObject:
     """The body of "Create a repository dispatch event" for this dispatch."""
+    return {"event_type": dispatch.event_type, "client_payload": _payload(dispatch, dispatch.data)}
+
+
+def build_inputs(dispatch: Dispatch) -> JsonObject:
+    """The body of "Create a workflow dispatch event" for this dispatch: what a repository dispatch says, as inputs.
+
+    Inputs are texts, so the payload is JSON inside of JSON, whose quotes and backslashes count twice; `data` gives way.
+    """
+    largest = LARGEST_DATA
+    body = _inputs(dispatch, dispatch.data)
+    while len(compact_json(body)) > LARGEST_INPUTS:
+        largest = largest * 3 // 4
+        body = _inputs(dispatch, trim_data(dispatch.data, largest))
+    return body
+
+
+def _inputs(dispatch: Dispatch, data: JsonObject) -> JsonObject:
+    return {
+        "ref": dispatch.ref,
+        "inputs": {
+            "dispatch_id": dispatch.id,
+            "event_type": dispatch.event_type,
+            "key": sendable(dispatch.key),
+            "manifest_sha256": dispatch.manifest.sha256 if dispatch.manifest else "",
+            "payload": compact_json(_payload(dispatch, data)),
+        },
+        "return_run_details": True,
+    }
+
+
+def _payload(dispatch: Dispatch, data: JsonObject) -> JsonObject:
     manifest = dispatch.manifest
-    payload: JsonObject = {
+    return {
         "schema": PAYLOAD_SCHEMA,
         "dispatch_id": dispatch.id,
         "event_source": dispatch.source,
@@ -85,7 +121,7 @@ def build_request(dispatch: Dispatch) -> JsonObject:
         "route": dispatch.route,
         "key": sendable(dispatch.key),
         "subject": dispatch.subject,
-        "data": dispatch.data,
+        "data": data,
         "manifest": None
         if manifest is None
         else {
@@ -94,9 +130,8 @@ def build_request(dispatch: Dispatch) -> JsonObject:
             "count": manifest.count,
             "bytes": manifest.bytes,
         },
-        "replay": 0,
+        "replay": dispatch.replays,
     }
-    return {"event_type": dispatch.event_type, "client_payload": payload}
 
 
 def jittered(delay: timedelta, share: float) -> timedelta:

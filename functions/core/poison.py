@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
+from functions.core.events import DEEPEST, is_deeper
 from functions.core.values import JsonObject
 
 MOST_RETURNS = 3
@@ -28,9 +29,9 @@ def put_back(body: bytes) -> JsonObject | str:
         message = json.loads(body)
     except (ValueError, RecursionError):
         return "a message of the work queue that is no JSON"
-    if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
-        return "a message of the work queue without a kind"
+    if not isinstance(message, dict) or not isinstance(message.get("kind"), str) or is_deeper(message, DEEPEST):
+        return "a message of the work queue that no version of Signalbox wrote"
     returned = message.get("returned", 0)
-    if not isinstance(returned, int) or returned >= MOST_RETURNS:
+    if not isinstance(returned, int) or not 0 <= returned < MOST_RETURNS:
         return f"a message of the work queue failed again after it was put back {returned} times"
     return {**message, "returned": returned + 1}

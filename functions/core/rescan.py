@@ -1,6 +1,7 @@
 """Rescan: which blobs no event has told of, and the events that make up for it.
 
-An event made here has no sequencer, which only storage itself knows; its identity is the blob with its etag.
+An event made here has no sequencer, which only storage itself knows; it is known by the blob and its etag. The real
+event, should it still come, is the same one: see `Event.unsequenced`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from functions.core.events import Event
+from functions.core.fold import CLOCK_SKEW
 from functions.core.manifest import blob_digest
 from functions.core.routes import Route, matching
 from functions.core.values import Json, digest, format_time, parse_time
@@ -19,12 +21,10 @@ BLOB_CREATED = "Microsoft.Storage.BlobCreated"
 WHOLE = ("PutBlob", "FlushWithClose")
 """The operation is not known either: the first one that a route listens to. After both of them a file is whole."""
 
-CLOCK_SKEW = timedelta(minutes=5)
-
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A blob as a listing has it: etag without quotes, size in bytes."""
+    """A blob as a listing has it; size in bytes."""
 
     account: str
     container: str

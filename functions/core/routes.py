@@ -82,7 +82,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One entry of the routes file. `settle` None sends each event by itself; `repository` "" means the setting's."""
+    """One entry of the routes file. `settle` None sends each event by itself; `repository` "" means the setting's.
+
+    Dispatches go out as repository_dispatch; where `workflow` is set, to that workflow file on `ref` alone.
+    """
 
     name: str
     on: tuple[str, ...]
@@ -94,6 +97,8 @@ class Route:
     budget: Budget | None = None
     max_open_keys: int = 100
     repository: str = ""
+    workflow: str = ""
+    ref: str = ""
 
 
 def default_event_type(event_type: str) -> str:
@@ -114,18 +119,23 @@ def matching(routes: tuple[Route, ...], event: Event) -> tuple[Route, ...]:
 
 
 def key_of(route: Route, event: Event) -> str:
-    """The key under which the event settles together with others of its route.
+    """The key under which the event settles together with others of its route."""
+    return key_by(route.key, event)
+
+
+def key_by(template: str, event: Event) -> str:
+    """The event's key by a route's `key`: all, folder, experiment, or a template.
 
     Keys longer than 200 characters are cut and end in a digest, so that two long names never share a window.
     """
-    if route.key == "all":
+    if template == "all":
         key = ""
-    elif route.key == "folder":
+    elif template == "folder":
         key = event.blob.folder if event.blob else ""
-    elif route.key == "experiment":
+    elif template == "experiment":
         key = event.run.experiment if event.run else text(event.data, "experimentName")
     else:
-        key = route.key.format_map(key_fields(event))
+        key = template.format_map(key_fields(event))
     return key if len(key) <= LONGEST_KEY else f"{key[:LONGEST_KEY]}~{digest(key)}"
 
 

@@ -26,6 +26,8 @@ from functions.core.routes import (
 T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_WORKFLOW = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.ya?ml")
+_REF = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./+@#-]{0,243}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.\.?$)[A-Za-z0-9._-]+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -159,9 +161,25 @@ class _Reader:
             budget=fields.take("budget", self.budget, None),
             max_open_keys=fields.take("max_open_keys", _positive, 100),
             repository=fields.take("repository", _repository, ""),
+            **self.door(fields),
         )
         fields.done()
         return route
+
+    def door(self, fields: _Fields) -> dict[str, str]:
+        """`workflow` and `ref` of a route that goes to one workflow; only `via: workflow_dispatch` has them."""
+        given = {key: line for key, (line, _) in fields.values.items() if key in {"via", "workflow", "ref"}}
+        via = fields.take("via", _via, "")
+        door = {"workflow": fields.take("workflow", _workflow, ""), "ref": fields.take("ref", _ref, "main")}
+        if via == "workflow_dispatch":
+            if "workflow" not in given:
+                self.wrong(fields.line, f"{fields.what} goes via workflow_dispatch and so needs 'workflow'")
+            return door
+        for key in given if via or "via" not in given else ():
+            if key != "via":
+                mend = "write 'via: workflow_dispatch' beside it, or take it out"
+                self.wrong(given[key], f"'{key}' in {fields.what} only counts via workflow_dispatch; {mend}")
+        return {}
 
     def where(self, node: yaml.Node, key: str) -> Where:
         fields = _Fields(self, node, f"'{key}'")
@@ -263,6 +281,27 @@ def _repository(node: yaml.Node, key: str) -> str:
     value = _text(node, key)
     if not _REPOSITORY.fullmatch(value):
         raise ValueError(f"'{key}' is '{value}'; write it as OWNER/NAME")
+    return value
+
+
+def _via(node: yaml.Node, key: str) -> str:
+    value = _text(node, key)
+    if value not in {"repository_dispatch", "workflow_dispatch"}:
+        raise ValueError(f"'{key}' is '{value}'; write repository_dispatch or workflow_dispatch")
+    return value
+
+
+def _workflow(node: yaml.Node, key: str) -> str:
+    value = _text(node, key)
+    if not _WORKFLOW.fullmatch(value):
+        raise ValueError(f"'{key}' is '{value}'; write a file name of .github/workflows, such as train_model.yml")
+    return value
+
+
+def _ref(node: yaml.Node, key: str) -> str:
+    value = _text(node, key)
+    if not _REF.fullmatch(value):
+        raise ValueError(f"'{key}' is '{value}'; write the name of a branch or tag, such as main")
     return value
 
 

@@ -19,6 +19,13 @@ _DISPATCH = re.compile(r"sb-[a-z2-7]{20}")
 _RUN = re.compile(r"[0-9]+")
 _JOB = re.compile(r"train-([A-Za-z0-9._-]+)-[0-9]+")
 _MODEL = re.compile(r"(?:models:/)?([^/:\s']+)[/:]([0-9]+)")
+# By name, with or without one of its deployments; or by an address that answers there: on one machine, or in Azure
+# (https://learn.microsoft.com/azure/machine-learning/how-to-authenticate-online-endpoint).
+_ENDPOINT = re.compile(
+    r"(?:http://127\.0\.0\.1(?::[0-9]+)?/)?endpoints/(?P<name>[A-Za-z][A-Za-z0-9-]*)"
+    r"(?:/(?:score|swagger\.json|(?:deployments/)?(?P<deployment>[A-Za-z][A-Za-z0-9-]*)))?"
+)
+_ENDPOINT_HOST = re.compile(r"https://(?P<name>[A-Za-z][A-Za-z0-9-]*)\.[a-z0-9]+\.inference\.ml\.azure\.com(?:/.*)?")
 
 
 class Kind(StrEnum):
@@ -28,13 +35,18 @@ class Kind(StrEnum):
     RUN = "workflow run"
     JOB = "job"
     MODEL = "model version"
+    ENDPOINT = "endpoint"
     BLOB = "blob"
     EVENT = "event"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An id as it was given. `parts` are (origin) of a job, (name, version) of a model version, else empty."""
+    """An id as it was given.
+
+    `parts` are (origin) of a job, (name, version) of a model version, (name, deployment or "") of an endpoint; else
+    empty.
+    """
 
     kind: Kind
     id: str
@@ -51,6 +63,10 @@ def read_id(written: str) -> Asked:
         return Asked(Kind.JOB, written, (job[1],))
     if model := _MODEL.fullmatch(written):
         return Asked(Kind.MODEL, written, (model[1], model[2]))
+    if endpoint := _ENDPOINT.fullmatch(written):
+        return Asked(Kind.ENDPOINT, written, (endpoint["name"], endpoint["deployment"] or ""))
+    if endpoint := _ENDPOINT_HOST.fullmatch(written):
+        return Asked(Kind.ENDPOINT, written, (endpoint["name"], ""))
     return Asked(Kind.BLOB if "://" in written else Kind.EVENT, written)
 
 

@@ -7,19 +7,24 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = dict[str, Json]
 
 _ID_CHARACTERS = 20
+_KNOWN_DIGESTS = 4_096  # the same routes and keys are asked for again and again
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
 
 
 def compact_json(value: object) -> str:
     """JSON without spaces and in pure ASCII, so that its length in characters is its length in bytes."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    return _ENCODER.encode(value)
 
 
+@lru_cache(_KNOWN_DIGESTS)
 def digest(*parts: str) -> str:
     """20 lowercase base32 characters (100 bits of SHA-256) that stand for the list `parts`.
 

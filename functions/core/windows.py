@@ -1,4 +1,4 @@
-"""Windows: their names, their lines, when they are settled, and what remains once duplicates are dropped.
+"""Windows: their names, their lines, and when they are settled.
 
 A window is a numbered series of append blobs ("segments") of one route and key. How it is opened, sealed and read is
 the protocol in `functions.flow`; this module only decides.
@@ -7,15 +7,13 @@ the protocol in `functions.flow`; this module only decides.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 
 from functions.core.events import Event, UnreadableEvent, parse
-from functions.core.manifest import Listed, blob_digest
 from functions.core.routes import Hold, Route, Settle
-from functions.core.values import JsonObject, compact_json, digest, earlier, format_time, parse_time
+from functions.core.values import JsonObject, compact_json, digest, format_time, parse_time
 
 LINE_VERSION = 1
 READABLE_LINE_VERSIONS = frozenset({LINE_VERSION})
@@ -27,7 +25,6 @@ LARGEST_APPEND = 4 * 1024 * 1024
 """Bytes of one Append Block that every service version accepts."""
 
 MARKER_QUIET = timedelta(seconds=10)
-CLOCK_SKEW = timedelta(minutes=5)
 EMPTY_WINDOW_CHECK = timedelta(minutes=15)
 HOLD_CHECK = timedelta(seconds=15)
 
@@ -147,12 +144,15 @@ class Segment:
 
     def sibling(self, segment: int) -> Segment:
         """Another segment of the same window."""
-        return replace(self, segment=segment)
+        return Segment(self.route, self.key_digest, self.number, segment)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What finishing a window needs to know of its route; kept with the blob, so that a route may go meanwhile."""
+    """What finishing a window needs to know of its route; kept with the blob, so that a route may go meanwhile.
+
+    `template` is the route's `key`; None in what a version kept that did not keep it yet.
+    """
 
     route: str
     key: str
@@ -160,24 +160,42 @@ class Rule:
     repository: str
     settle: Settle
     hold: Hold | None
+    workflow: str = ""
+    ref: str = ""
+    template: str | None = None
 
     @staticmethod
     def of(route: Route, key: str) -> Rule:
         """The rule of a route that has a window."""
         if route.settle is None:
             raise ValueError(f"route '{route.name}' has no window")
-        return Rule(route.name, key, route.dispatch, route.repository, route.settle, route.hold)
+        return Rule(
+            route=route.name,
+            key=key,
+            event_type=route.dispatch,
+            repository=route.repository,
+            settle=route.settle,
+            hold=route.hold,
+            workflow=route.workflow,
+            ref=route.ref,
+            template=route.key,
+        )
 
     def to_text(self) -> str:
         """One line of ASCII, fit for a blob's metadata."""
         settle = self.settle
+        door: JsonObject = {"event_type": self.event_type}
+        if self.workflow:
+            # A version that knows repository_dispatch only must not take this for one: it misses its event type.
+            door = {"workflow_dispatch": {**door, "workflow": self.workflow, "ref": self.ref}}
         return compact_json(
             {
                 "v": 1,
                 "route": self.route,
                 "key": self.key,
-                "event_type": self.event_type,
+                **door,
                 "repository": self.repository,
+                "template": self.template,
                 "quiet": settle.quiet.total_seconds(),
                 "max_wait": settle.max_wait.total_seconds(),
                 "max_bytes": settle.max_bytes,
@@ -190,10 +208,11 @@ class Rule:
     def from_text(line: str) -> Rule:
         """Read back what `to_text` wrote."""
         kept = json.loads(line)
+        door = kept.get("workflow_dispatch", kept)
         return Rule(
             route=kept["route"],
             key=kept["key"],
-            event_type=kept["event_type"],
+            event_type=door["event_type"],
             repository=kept["repository"],
             settle=Settle(
                 quiet=timedelta(seconds=kept["quiet"]),
@@ -202,6 +221,9 @@ class Rule:
                 marker=kept["marker"],
             ),
             hold=None if kept["hold"] is None else Hold(timedelta(seconds=kept["hold"])),
+            workflow=door.get("workflow", ""),
+            ref=door.get("ref", ""),
+            template=kept.get("template"),
         )
 
 
@@ -286,93 +308,6 @@ def split_appends(lines: Iterable[bytes], largest: int = LARGEST_APPEND) -> Iter
         size += len(line)
     if parts:
         yield b"".join(parts)
-
-
-class Fold:
-    """Takes a window's lines one by one and keeps what its manifest will list: no duplicates, the newest of each blob.
-
-    The result does not depend on the order of the lines; events come out in the order of their times.
-    """
-
-    def __init__(self) -> None:
-        """Starts empty."""
-        self.lines = 0
-        self.duplicates = 0
-        self.superseded = 0
-        self._stale = 0
-        self._events: dict[tuple[str, ...], Event] = {}
-
-    def add(self, line: Line) -> None:
-        """Take one line."""
-        self.lines += 1
-        identity = line.event.identity
-        standing = self._events.get(identity)
-        if standing is not None:
-            self.duplicates += 1
-        if standing is None or _precedes(line.event, standing):
-            self._events[identity] = line.event
-
-    def drop(self, listed: Iterable[Listed]) -> None:
-        """Drop what an earlier manifest lists already, and versions of a blob that are older than what it lists."""
-        by_digest: dict[str, tuple[str, ...]] = {digest(*identity): identity for identity in self._events}
-        by_blob: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        for identity, event in self._events.items():
-            if event.blob and event.blob.sequencer:
-                by_blob[blob_digest(event.blob)].append(identity)
-        for entry in listed:
-            same = by_digest.get(entry.identity, ())
-            if same in self._events:
-                del self._events[same]
-                self.duplicates += 1
-            for older in by_blob.get(entry.blob, ()):
-                if older in self._events and _sequencer(self._events[older]) < entry.sequencer:
-                    del self._events[older]
-                    self._stale += 1
-
-    def events(self) -> list[Event]:
-        """What remains, oldest first; of several events of one blob the one with the highest sequencer."""
-        newest: dict[tuple[str, ...], Event] = {}
-        self.superseded = self._stale
-        for identity, event in self._events.items():
-            about = event.blob
-            slot = ("blob", about.account, about.subject) if about and about.sequencer else identity
-            standing = newest.get(slot)
-            if standing is None:
-                newest[slot] = event
-                continue
-            self.superseded += 1
-            if (_sequencer(event), _order(event)) > (_sequencer(standing), _order(standing)):
-                newest[slot] = event
-        return sorted(newest.values(), key=_order)
-
-    def earliest_sealed(self, now: datetime) -> datetime | None:
-        """The earliest moment at which a manifest that already lists one of these events can have been sealed.
-
-        An event's own time minus 5 minutes. Where that time is missing, or in the future of `now` (a publisher's wrong
-        clock), a day before: Event Grid redelivers for no longer. None while nothing is kept.
-        """
-        latest_believable = now + CLOCK_SKEW
-        day_before = earlier(now, timedelta(days=1))
-        times = [
-            event.time if event.time is not None and event.time <= latest_believable else day_before
-            for event in self._events.values()
-        ]
-        return earlier(min(times), CLOCK_SKEW) if times else None
-
-
-def _sequencer(event: Event) -> str:
-    return event.blob.sequencer if event.blob else ""
-
-
-def _order(event: Event) -> tuple[str, ...]:
-    """Oldest first; the rest only makes the order total among events of different identity."""
-    return (format_time(event.time) if event.time else "", event.subject, event.id, *event.identity)
-
-
-def _precedes(event: Event, other: Event) -> bool:
-    """A total order also among events of one identity, so that no result hangs on which line came first."""
-    mine, its = _order(event), _order(other)
-    return mine < its or (mine == its and compact_json(event.to_json()) < compact_json(other.to_json()))
 
 
 def alarm(head: Head, token: str) -> JsonObject:

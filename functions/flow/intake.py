@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
+from functions.core.dead_letters import of_bytes, of_value, refusal
 from functions.core.dispatch import Dispatch, State
 from functions.core.events import Event, UnreadableEvent, parse, parse_document
 from functions.core.payload import trim_data, trim_subject
 from functions.core.routes import Route, is_marker, key_of, matching
 from functions.core.values import JsonObject, compact_json, digest, format_time
-from functions.core.windows import LARGEST_LINE, MARKER_QUIET, Line, alarm
+from functions.core.windows import MARKER_QUIET, Line, alarm
 from functions.flow.patience import patiently
 from functions.flow.ports import Chance, Clock, Conflict, Queue, Store
 from functions.flow.window_writer import WindowWriter
 
 _log = logging.getLogger("signalbox.intake")
+
+_LONGEST_LOGGED = 500  # characters of a reason, which may quote what an outsider wrote; the dead letter has all of it
 
 
 class Fate(StrEnum):
@@ -52,9 +54,11 @@ class Intake:
         try:
             read = list(parse_document(raw))
         except UnreadableEvent as error:
-            return [await self.dead_letter({"raw": base64.b64encode(raw).decode("ascii")}, str(error))]
+            return [await self.dead_letter(of_bytes(raw), str(error))]
+        if not read:
+            return [await self.dead_letter(of_bytes(raw), "an array without an event")]
         return [
-            await self.dead_letter({"event": _jsonable(value)}, str(event))
+            await self.dead_letter(of_value(value), str(event))
             if isinstance(event, UnreadableEvent)
             else await self.take(event)
             for value, event in read
@@ -67,30 +71,23 @@ class Intake:
         except UnreadableEvent:
             values = []
         for value in values:
-            await self.dead_letter({"event": _jsonable(value)}, reason)
+            await self.dead_letter(of_value(value), reason)
         if not values:
-            await self.dead_letter({"raw": base64.b64encode(raw).decode("ascii")}, reason)
+            await self.dead_letter(of_bytes(raw), reason)
 
     async def take_value(self, value: object) -> Fate:
         """Take one decoded event, of either schema."""
         try:
             event = parse(value)
         except UnreadableEvent as error:
-            return await self.dead_letter({"event": _jsonable(value)}, str(error))
+            return await self.dead_letter(of_value(value), str(error))
         return await self.take(event)
 
     async def take(self, event: Event) -> Fate:
         """Take one readable event."""
-        if event.account is not None and event.account not in self.data_accounts:
-            reason = (
-                f"its storage account '{event.account}' is not among SIGNALBOX_DATA_ACCOUNTS "
-                f"({', '.join(sorted(self.data_accounts)) or 'none'})"
-            )
-            return await self.dead_letter({"event": event.to_json()}, reason)
         line = Line(event, self.clock.now()).to_bytes()
-        if len(line) > LARGEST_LINE:
-            reason = f"it has {len(line)} bytes, more than the {LARGEST_LINE} that a window takes"
-            return await self.dead_letter({"event": event.to_json()}, reason)
+        if reason := refusal(event, line, self.data_accounts):
+            return await self.dead_letter(of_value(event.to_json()), reason)
         routes = matching(self.routes, event)
         for route in routes:
             if route.settle is None:
@@ -101,17 +98,21 @@ class Intake:
         for route in marked:
             await self._shorten(route, key_of(route, event))
         fate = Fate.TAKEN if routes or marked else Fate.UNWANTED
-        _log.info("event %s %s: %s %s", event.id, event.type, fate, ", ".join(route.name for route in routes))
+        # An outsider's text is logged as ASCII with its control characters escaped, so that it stays on its line.
+        _log.info("event %a %a: %s %s", event.id, event.type, fate, ", ".join(route.name for route in routes))
         return fate
 
     async def _insert(self, route: Route, event: Event) -> None:
         """Without a window the ledger row is the durable place; a redelivery finds it there."""
+        unsequenced = event.unsequenced if event.unsequenced != event.identity else ()
         dispatch = Dispatch(
-            id=f"sb-{digest('event', route.name, *event.identity)}",
+            id=_dispatch_id(route, event.identity),
             route=route.name,
             key=key_of(route, event),
             event_type=route.dispatch,
             repository=route.repository or self.repository,
+            workflow=route.workflow,
+            ref=route.ref,
             source=event.type,
             subject=trim_subject(event.subject),
             data=trim_data(event.data),
@@ -121,11 +122,13 @@ class Intake:
         )
 
         async def insert() -> None:
-            if not await self.store.insert_dispatch(dispatch):
+            standing = None
+            if unsequenced:  # `signalbox rescan` may have made this event up before it came
+                standing = await self.store.read_dispatch(_dispatch_id(route, unsequenced))
+            if standing is None and not await self.store.insert_dispatch(dispatch):
                 standing = await self.store.read_dispatch(dispatch.id)
-                if standing is not None and standing.state is not State.READY:
-                    return
-            await self.queue.send({"kind": "send", "dispatch": dispatch.id})
+            if standing is None or standing.state is State.READY:
+                await self.queue.send({"kind": "send", "dispatch": (standing or dispatch).id})
 
         await patiently(self.clock, insert)
 
@@ -150,10 +153,9 @@ class Intake:
         name = f"{now:%Y/%m/%d}/{digest(compact_json(letter), reason)}.json"
         full: JsonObject = {"schema": 1, "reason": reason, "received": format_time(now), **letter}
         await patiently(self.clock, partial(self.store.write_dead_letter, name, full))
-        _log.warning("dead letter %s: %s", name, reason)
+        _log.warning("dead letter %s: %a", name, reason[:_LONGEST_LOGGED])
         return Fate.DEAD_LETTER
 
 
-def _jsonable(value: object) -> JsonObject | str:
-    """What was decoded from JSON, as it is; anything else as text."""
-    return value if isinstance(value, dict) else compact_json(value)
+def _dispatch_id(route: Route, identity: tuple[str, ...]) -> str:
+    return f"sb-{digest('event', route.name, *identity)}"

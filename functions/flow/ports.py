@@ -10,7 +10,7 @@ from typing import Protocol
 
 from functions.core.budget import Spending
 from functions.core.dispatch import Dispatch
-from functions.core.github import Answer, NoAnswer
+from functions.core.github import Answer, NoAnswer, Span
 from functions.core.manifest import Header
 from functions.core.values import JsonObject
 from functions.core.windows import Head, Segment
@@ -162,8 +162,11 @@ class GitHub(Protocol):
     async def create_dispatch(self, repository: str, body: JsonObject) -> Answer | NoAnswer:
         """POST /repos/{repository}/dispatches."""
 
-    async def list_runs(self, repository: str, since: datetime, page: int) -> Answer | NoAnswer:
-        """GET /repos/{repository}/actions/runs, those of repository_dispatch created since then; 100 a page from 1."""
+    async def start_workflow(self, repository: str, workflow: str, body: JsonObject) -> Answer | NoAnswer:
+        """POST /repos/{repository}/actions/workflows/{workflow}/dispatches."""
+
+    async def list_runs(self, repository: str, trigger: str, span: Span, page: int) -> Answer | NoAnswer:
+        """GET /repos/{repository}/actions/runs, those that this event started in this span; 100 a page from 1."""
 
     async def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
         """GET /repos/{repository}/actions/runs/{run_id}/jobs, the first 100."""

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from functions.core.dispatch import (
-    LOOK_BEFORE,
     Dispatch,
     State,
     Step,
@@ -21,18 +20,18 @@ from functions.core.dispatch import (
     runs_of,
     to_look_into,
 )
-from functions.core.github import Answer, Run, read_dispatch_answer, read_runs, wait_for
+from functions.core.github import Answer, NoAnswer, read_dispatch_answer
 from functions.core.jobs import read_began
 from functions.core.parking import wake
-from functions.core.payload import build_request, jittered
+from functions.core.payload import build_inputs, build_request, jittered
 from functions.core.values import format_time
 from functions.flow.budget_keeper import BudgetKeeper
 from functions.flow.patience import patiently
 from functions.flow.ports import Chance, Clock, Conflict, GitHub, Queue, Store, Watch
+from functions.flow.run_search import Found, RunSearch
 
 _log = logging.getLogger("signalbox.dispatch")
 
-_MOST_PAGES = 10  # GitHub lists no more than 1,000 runs of a search
 _FIRST_LOOK = timedelta(seconds=2)
 
 
@@ -69,10 +68,22 @@ class Sender:
             sending = await self.store.replace_dispatch(step.dispatch)
         except Conflict:
             return
-        answer = await self.github.create_dispatch(sending.repository, build_request(sending))
+        answer = await self._post(sending)
         now = self.clock.now()
-        verdict = read_dispatch_answer(answer, repository=sending.repository, attempt=sending.attempts, now=now)
+        verdict = read_dispatch_answer(
+            answer,
+            repository=sending.repository,
+            workflow=sending.workflow,
+            ref=sending.ref,
+            attempt=sending.attempts,
+            now=now,
+        )
         await self._settle(sending, after_answer(sending, verdict, now))
+
+    async def _post(self, sending: Dispatch) -> Answer | NoAnswer:
+        if sending.workflow:
+            return await self.github.start_workflow(sending.repository, sending.workflow, build_inputs(sending))
+        return await self.github.create_dispatch(sending.repository, build_request(sending))
 
     async def _put_off(self, ready: Dispatch, wait: timedelta) -> None:
         """Its route's budget is used up: it keeps its place until its turn comes."""
@@ -86,9 +97,9 @@ class Sender:
         if stored is None:
             return
         _log.info("dispatch %s: %s %s", stored.id, stored.state, stored.reason)
-        if stored.state in {State.SENT, State.SENDING}:
+        if stored.waits_for_run:
             await self.start_watch(sending.repository)
-            if stored.state is State.SENT and stored.probes:
+            if stored.state is not State.SENDING and stored.probes:
                 await self._wake(await self.store.unfinished_dispatches())  # the probe went through: the others follow
         elif step.again is not None:
             await self._again(stored, step.again)
@@ -134,18 +145,25 @@ class Sender:
         if not waiting:
             return
         asked = self.clock.now()  # a run that appears while the listing is under way is not on it
-        listed = await self._runs(repository, waiting)
-        if isinstance(listed, timedelta):
-            await self.store.lead_watch(repository, Watch(token, self.clock.now() + listed))
-            await self._look_again(repository, token, listed)
-            return
-        left = [item for dispatch in waiting if (item := await self._look(dispatch, listed, asked)) is not None]
+        left: list[Dispatch] = []
+        pages = 0
+        for trigger in sorted({item.trigger for item in waiting}):
+            sought = [item for item in waiting if item.trigger == trigger]
+            found = await RunSearch(self.github, self.clock).search(repository, trigger, sought)
+            if isinstance(found, timedelta):
+                await self.store.lead_watch(repository, Watch(token, self.clock.now() + found))
+                await self._look_again(repository, token, found)
+                return
+            left += [item for dispatch in sought if (item := await self._look(dispatch, found, asked)) is not None]
+            pages += found.pages
         if left:
-            delay = next_look(left, self.clock.now(), pages=1 + len(listed) // 100)
-            await self._look_again(repository, token, delay)
+            await self._look_again(repository, token, next_look(left, self.clock.now(), pages))
 
-    async def _look(self, dispatch: Dispatch, runs: tuple[Run, ...], asked: datetime) -> Dispatch | None:
-        """Store what the listing that was asked for then says; gives the dispatch while it still waits for its run."""
+    async def _look(self, dispatch: Dispatch, found: Found, asked: datetime) -> Dispatch | None:
+        """Store what the search that was begun then says; gives the dispatch while it still waits for its run."""
+        runs = found.runs
+        if not found.whole and not runs_of(dispatch, runs):
+            return dispatch  # its run may be among those that were not listed
         changed = after_listing(dispatch, runs, asked)
         cancelled = to_look_into(dispatch, runs)
         if cancelled:
@@ -168,23 +186,6 @@ class Sender:
         """Whether any of the runs ever began; None where GitHub does not say now."""
         found = [read_began(await self.github.list_jobs(repository, run)) for run in runs]
         return True if True in found else None if None in found else False
-
-    async def _runs(self, repository: str, waiting: list[Dispatch]) -> tuple[Run, ...] | timedelta:
-        """Runs since shortly before the oldest waiting dispatch was sent, or how long to leave GitHub alone."""
-        since = min(item.sent or item.sending_since or item.created for item in waiting) - LOOK_BEFORE
-        missing = waiting
-        found: list[Run] = []
-        for page in range(1, _MOST_PAGES + 1):
-            answer = await self.github.list_runs(repository, since, page)
-            runs = read_runs(answer) if isinstance(answer, Answer) else None
-            if runs is None:
-                _log.warning("cannot list the runs of %s: %s", repository, answer)
-                return wait_for(answer, 1, self.clock.now()) if isinstance(answer, Answer) else timedelta(seconds=30)
-            found.extend(runs)
-            missing = [item for item in missing if not runs_of(item, runs)]
-            if not missing or len(runs) < 100:
-                break
-        return tuple(found)
 
     async def _send_in_time(self, ready: Dispatch) -> None:
         delay = timedelta() if ready.not_before is None else max(ready.not_before - self.clock.now(), timedelta())

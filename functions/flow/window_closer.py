@@ -16,13 +16,13 @@ from functools import partial
 from functions.core import manifest
 from functions.core.dispatch import Dispatch, ManifestRef, State
 from functions.core.events import Event, UnreadableEvent
-from functions.core.manifest import Header, read_listed
+from functions.core.fold import Fold
+from functions.core.manifest import Header, Listed, read_listed
 from functions.core.payload import trim_data, trim_subject
-from functions.core.routes import OVERFLOW_KEY, Route, key_of
+from functions.core.routes import OVERFLOW_KEY, Route, key_by
 from functions.core.values import digest, format_time
 from functions.core.windows import (
     EMPTY_WINDOW_CHECK,
-    Fold,
     Head,
     Line,
     Rule,
@@ -39,6 +39,7 @@ from functions.flow.ports import Chance, Clock, Conflict, Queue, SegmentState, S
 
 _log = logging.getLogger("signalbox.window")
 
+_IDS_TOLD = 5
 _MOST_LOOKS = 10
 """Head moves that one look may meet; each is another instance's progress."""
 
@@ -150,11 +151,11 @@ class WindowCloser:
         header = await self.store.manifest_header(dispatch_id)
         first: Event | None = None
         if header is None or header.count:
-            fold = await self._fold(head, last, sealed)
+            fold = await self._fold(head, last, sealed, rule)
             events = fold.events()
             first = events[0] if events else None
             if header is None:
-                header = await self._write_manifest(dispatch_id, fold, events, sealed)
+                header = await self._write_manifest(head, fold, events, sealed)
         await self._insert(head, rule, header, first)
         return await self._mark_finished(head)
 
@@ -181,7 +182,7 @@ class WindowCloser:
         route = self.routes.get(head.route)
         return Rule.of(route, head.key).to_text() if route is not None and route.settle is not None else ""
 
-    async def _fold(self, head: Head, last: Segment, sealed: datetime) -> Fold:
+    async def _fold(self, head: Head, last: Segment, sealed: datetime, rule: Rule) -> Fold:
         fold = Fold()
         for number in range(last.segment + 1):
             async for raw in self.store.read_segment(last.sibling(number)):
@@ -191,23 +192,22 @@ class WindowCloser:
                     await self._keep_unreadable(last.sibling(number), raw, str(error))
         since = fold.earliest_sealed(sealed)
         if since is not None:
-            for other in await self._heads_with_duplicates(head, fold):
+            for other in await self._heads_with_duplicates(head, fold, rule):
                 if other is not head and other.unfinished:
                     await self._agree(head, other, fold)
                 async for dispatch_id in self._manifests_since(other, since, before=head.unfinished, of=head):
                     fold.drop([read_listed(line) async for line in self.store.read_manifest(dispatch_id)])
         return fold
 
-    async def _heads_with_duplicates(self, head: Head, fold: Fold) -> list[Head]:
+    async def _heads_with_duplicates(self, head: Head, fold: Fold, rule: Rule) -> list[Head]:
         """The heads under which an event of this window may stand already.
 
         Its own; and since an event may overflow once and settle under its own key when it comes again, the overflow's
         for every other key, and those of its events' own keys for the overflow.
         """
-        route = self.routes.get(head.route)
         keys = {OVERFLOW_KEY}
-        if head.key == OVERFLOW_KEY and route is not None:
-            keys = {key_of(route, event) for event in fold.events()}
+        if head.key == OVERFLOW_KEY and rule.template is not None:
+            keys = {key_by(rule.template, event) for event in fold.events()}
         others = [await self.store.read_head(head.route, digest(head.route, key)) for key in sorted(keys - {head.key})]
         return [head, *(other for other in others if other is not None)]
 
@@ -228,17 +228,19 @@ class WindowCloser:
             standing = []
             async for raw in self.store.read_segment(segment):
                 with suppress(UnreadableEvent):  # the overflow's own closing keeps it
-                    standing.append(manifest.listed(Line.from_bytes(raw).event))
+                    standing.append(Listed.of(Line.from_bytes(raw).event))
             fold.drop(standing)
 
     async def _manifests_since(self, other: Head, since: datetime, *, before: int, of: Head) -> AsyncIterator[str]:
-        """Ids of the manifests of `other` that were sealed since then, newest first."""
+        """Ids of the manifests of `other` that may list an event that is looked for from then on, newest first."""
         for number in range(before - 1 if other is of else other.number - 1, 0, -1):
             dispatch_id = other.dispatch_id(number)
             header = await self.store.manifest_header(dispatch_id)
-            if header is not None and header.sealed < since:
-                return
-            if header is not None and header.count:
+            if header is None and number == other.unfinished:
+                continue  # it is being made
+            if header is None or not header.reaches(since):
+                return  # where one is missing, somebody deleted it and those before it
+            if header.count:
                 yield dispatch_id
 
     async def _keep_unreadable(self, segment: Segment, raw: bytes, reason: str) -> None:
@@ -247,14 +249,19 @@ class WindowCloser:
         name = f"windows/{digest(segment.name, line)}.json"
         await self.store.write_dead_letter(name, {"schema": 1, "reason": reason, "window": segment.name, "raw": line})
 
-    async def _write_manifest(self, dispatch_id: str, fold: Fold, events: list[Event], sealed: datetime) -> Header:
+    async def _write_manifest(self, head: Head, fold: Fold, events: list[Event], sealed: datetime) -> Header:
+        repeated = fold.repeated_ids
+        if repeated:
+            _log.warning("ids that stand for several events, all of them listed: %a", repeated[:_IDS_TOLD])
         body, header = manifest.build(
-            dispatch_id,
+            head.dispatch_id(head.unfinished),
             events,
             sealed=sealed,
             lines=fold.lines,
             duplicates=fold.duplicates,
             superseded=fold.superseded,
+            repeated_ids=len(repeated),
+            reach=fold.reach(sealed, await self.store.manifest_header(head.dispatch_id(head.unfinished - 1))),
         )
         return await self.store.write_manifest(header, body)
 
@@ -266,6 +273,8 @@ class WindowCloser:
             key=head.key,
             event_type=rule.event_type,
             repository=rule.repository or self.repository,
+            workflow=rule.workflow,
+            ref=rule.ref,
             source=first.type if first else "",
             subject=trim_subject(first.subject) if first else "",
             data=trim_data(first.data) if first else {},

@@ -15,7 +15,7 @@ from functions.adapters.dead_letters import DeadLetterBox
 from functions.adapters.history import History
 from functions.adapters.storage import AzureStore
 from functions.core import manifest, rescan
-from functions.core.events import Event
+from functions.core.events import Event, bare_etag
 from functions.core.rescan import Known, StoredBlob
 from functions.core.routes import Route, key_of, matching
 from functions.core.trace import event_of
@@ -94,7 +94,7 @@ def _blobs(found: Surroundings, account: str, container: str, prefix: str | None
                     container=container,
                     path=str(blob.name),
                     url=str(client.get_blob_client(blob.name).url),
-                    etag=str(blob.etag).removeprefix("W/").strip('"'),
+                    etag=bare_etag(str(blob.etag)),
                     size=int(blob.size),
                     modified=blob.last_modified,
                 )

@@ -141,7 +141,11 @@ class _Tracer:
             await self._store.read_dispatch(one) for one in dict.fromkeys(found.dispatch for found in events) if one
         ]
         chains = [await self._chain_of(row) for row in rows if row is not None]
-        return _joined(asked, self._fate_of(events, rows), events, chains)
+        trace = _joined(asked, self._fate_of(events, rows), events, chains)
+        several = {found.entry.get("identity") for found in events} - {None}
+        if asked.kind is Kind.EVENT and len(several) > 1:
+            trace.notes.append(f"the id stands for {len(several)} events with different content, each of which is kept")
+        return trace
 
     async def _dropped(self, sought: Sought) -> list[Found]:
         """Events of finished windows that no manifest lists: repeated, or replaced by a newer one of their blob."""
@@ -213,11 +217,15 @@ def _row(dispatch: Dispatch) -> JsonObject:
         "id": dispatch.id,
         "route": dispatch.route,
         "key": dispatch.key,
+        "via": dispatch.trigger,
+        "workflow": dispatch.workflow or None,
+        "ref": dispatch.ref or None,
         "state": str(dispatch.state),
         "fate": fate(dispatch),
         "created": format_time(dispatch.created),
         "sent": format_time(dispatch.sent) if dispatch.sent else None,
         "attempts": dispatch.attempts,
+        "replays": dispatch.replays,
         "events": dispatch.event_count,
         "manifest": dispatch.manifest.url if dispatch.manifest else None,
         "run": dispatch.run_id,
@@ -246,6 +254,12 @@ def _dispatch_lines(dispatch: Dispatch) -> Iterator[str]:
     events = "1 event" if dispatch.event_count == 1 else f"{dispatch.event_count} events"
     made = f"{events}, made {shown(dispatch.created)}"
     yield f"  dispatch   {dispatch.id}  {dispatch.route}, key '{dispatch.key}', {made}"
-    yield f"    {fate(dispatch)}"
+    if dispatch.workflow:
+        yield f"    goes to {dispatch.workflow} on {dispatch.ref}"
+    yield f"    {fate(dispatch)}" + (f"; replayed {_times(dispatch.replays)}" if dispatch.replays else "")
     if dispatch.state in {State.CONFIRMED, State.DONE} and dispatch.run_id is not None:
         yield f"  run        {dispatch.run_id}  {dispatch.conclusion or 'going'}  {dispatch.run_url}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -10,6 +10,9 @@ from typing import Any
 from local.github.runs import Run
 from local.github.workflows import Workflow
 
+BRANCH = "main"
+"""The one branch of the repository: the working tree as it stands."""
+
 _REPOSITORY_URLS = {
     "archive": "/{archive_format}{/ref}",
     "assignees": "{/user}",
@@ -143,7 +146,7 @@ class Documents:
             "git_url": f"git://github.com/{self.owner}/{self.name}.git",
             "ssh_url": f"git@github.com:{self.owner}/{self.name}.git",
             "svn_url": clone,
-            "default_branch": "main",
+            "default_branch": BRANCH,
             **dict.fromkeys((*counts, *more), 0),
             **dict.fromkeys(switches, False),
             **dict.fromkeys(("homepage", "language", "mirror_url", "license")),
@@ -165,7 +168,7 @@ class Documents:
             "name": run.workflow_name,
             "node_id": _node("WFR", run.id),
             "check_suite_id": run.id,
-            "head_branch": "main",
+            "head_branch": BRANCH,
             "head_sha": run.head_sha,
             "path": run.workflow_path,
             "display_title": run.display_title,
@@ -208,7 +211,7 @@ class Documents:
             "run_attempt": 1,
             "node_id": _node("CR", number),
             "head_sha": run.head_sha,
-            "head_branch": "main",
+            "head_branch": BRANCH,
             "workflow_name": run.workflow_name,
             "name": job["name"],
             "url": url,
@@ -245,12 +248,22 @@ class Documents:
 
     def dispatch_event(self, event_type: str, payload: dict[str, Any]) -> dict[str, Any]:
         """The webhook event `repository_dispatch` as a workflow finds it in `github.event`."""
+        return {"action": event_type, "branch": BRANCH, "client_payload": payload, **self._where()}
+
+    def workflow_dispatch_event(self, workflow_path: str, inputs: dict[str, str]) -> dict[str, Any]:
+        """The webhook event `workflow_dispatch` as a workflow finds it in `github.event`."""
+        return {"inputs": inputs, "ref": f"refs/heads/{BRANCH}", "workflow": workflow_path, **self._where()}
+
+    def _where(self) -> dict[str, Any]:
+        """The repository and the sender as webhook events have them."""
         only_in_the_api = {"network_count", "subscribers_count"}
         repository = {key: value for key, value in self.repository().items() if key not in only_in_the_api}
+        return {"repository": repository, "sender": self.user()}
+
+    def started_run(self, run: Run) -> dict[str, Any]:
+        """`workflow-dispatch-response`."""
         return {
-            "action": event_type,
-            "branch": "main",
-            "client_payload": payload,
-            "repository": repository,
-            "sender": self.user(),
+            "workflow_run_id": run.id,
+            "run_url": f"{self.api}/actions/runs/{run.id}",
+            "html_url": f"{self.html}/actions/runs/{run.id}",
         }

@@ -16,7 +16,11 @@ LIMIT = 5000
 _HOUR = 3600
 _LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_PAGES = {"/dispatches": "/repos/repos#create-a-repository-dispatch-event", "/actions/": "/actions/workflow-runs"}
+_PAGES = {
+    "/actions/workflows/": "/actions/workflows#create-a-workflow-dispatch-event",
+    "/actions/": "/actions/workflow-runs",
+    "/dispatches": "/repos/repos#create-a-repository-dispatch-event",
+}
 
 
 class Gate:

@@ -1,4 +1,4 @@
-"""What GitHub's REST API accepts: dispatch bodies, filters of the list of runs, pages. Pure; refusals are values."""
+"""What GitHub's REST API accepts: dispatches, filters of the list of runs, pages. Pure; refusals are values."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from local.github.runs import Run
 MAX_EVENT_TYPE = 100
 MAX_KEYS = 10
 MAX_PAYLOAD_BYTES = 64 * 1024
+MAX_INPUTS = 25
+MAX_INPUT_CHARACTERS = 65_535
 MAX_PAGE = 100
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[-+]\d\d:?\d\d)?)?")
 
@@ -35,8 +37,37 @@ class Dispatch:
     client_payload: dict[str, Any]
 
 
-def read_dispatch(body: bytes) -> Dispatch:
-    """Read the body of `POST …/dispatches`; raises Refused with GitHub's message."""
+@dataclass(frozen=True, slots=True)
+class WorkflowDispatch:
+    """A workflow dispatch that may be one; whether the ref and the inputs are right, the workflow file says."""
+
+    ref: str
+    inputs: dict[str, Any]
+    wants_details: bool
+
+
+def read_workflow_dispatch(body: bytes) -> WorkflowDispatch:
+    """Read the body of `POST …/actions/workflows/{id}/dispatches`; raises Refused with GitHub's message."""
+    document = _document(body, {"ref", "inputs", "return_run_details"})
+    ref, inputs = document.get("ref"), document.get("inputs") or {}
+    details = document.get("return_run_details") or False
+    if ref is None:
+        raise _invalid('"ref" wasn\'t supplied.')
+    for name, value, kind, right in (
+        ("ref", ref, str, "a string"),
+        ("inputs", inputs, dict, "an object"),
+        ("return_run_details", details, bool, "a boolean"),
+    ):
+        if not isinstance(value, kind):
+            raise _invalid(f"For 'properties/{name}', {json.dumps(value)[:200]} is not {right}.")
+    if len(inputs) > MAX_INPUTS:
+        raise _invalid(f"No more than {MAX_INPUTS} properties are allowed; {len(inputs)} were supplied.")
+    if len(json.dumps(inputs, ensure_ascii=False, separators=(",", ":"))) > MAX_INPUT_CHARACTERS:
+        raise _invalid(f"inputs are too large (they must have at most {MAX_INPUT_CHARACTERS} characters).")
+    return WorkflowDispatch(ref, inputs, details)
+
+
+def _document(body: bytes, permitted: set[str]) -> dict[str, Any]:
     try:
         document = json.loads(body)
     except ValueError:
@@ -44,8 +75,14 @@ def read_dispatch(body: bytes) -> Dispatch:
     if not isinstance(document, dict):
         raise Refused(400, "Body should be a JSON object")
     for key in document:
-        if key not in {"event_type", "client_payload"}:
+        if key not in permitted:
             raise _invalid(f'"{key}" is not a permitted key.')
+    return document
+
+
+def read_dispatch(body: bytes) -> Dispatch:
+    """Read the body of `POST …/dispatches`; raises Refused with GitHub's message."""
+    document = _document(body, {"event_type", "client_payload"})
     if document.get("event_type") is None:
         raise _invalid('"event_type" wasn\'t supplied.')
     event_type, payload = document["event_type"], document.get("client_payload", {})

@@ -242,7 +242,13 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
     return jobs
 
 
-def run_contexts(run: Run, event: Mapping[str, Any], variables: Mapping[str, str], server: Mapping[str, str]) -> Any:
+def run_contexts(
+    run: Run,
+    event: Mapping[str, Any],
+    variables: Mapping[str, str],
+    server: Mapping[str, str],
+    inputs: Mapping[str, Any],
+) -> Any:
     """What `run-name` and `concurrency` may read: github, vars and inputs."""
     github = {
         "event": event,
@@ -256,4 +262,4 @@ def run_contexts(run: Run, event: Mapping[str, Any], variables: Mapping[str, str
         "run_attempt": "1",
         **server,
     }
-    return {"github": github, "vars": dict(variables), "inputs": {}}
+    return {"github": github, "vars": dict(variables), "inputs": dict(inputs)}

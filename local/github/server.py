@@ -13,16 +13,18 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from local import part
 from local.github.actions_runner import ActionsRun, Assignment, RunnerError, read_machine
-from local.github.documents import Documents
+from local.github.documents import BRANCH, Documents, number_of
 from local.github.expressions import ExpressionError
-from local.github.gate import Gate
+from local.github.gate import VERSIONS, Gate
+from local.github.inputs import take_inputs, typed
 from local.github.pages import list_page, missing_page, run_page
-from local.github.requests import Dispatch, Refused, read_dispatch, read_page, wanted_runs
+from local.github.requests import Refused, read_dispatch, read_page, read_workflow_dispatch, wanted_runs
 from local.github.runs import Run, RunQueue, RunStore, read_jobs, run_contexts, second
 from local.github.workflows import Workflow, read_workflows
 from local.github.workspaces import Workspace, Workspaces
@@ -56,6 +58,7 @@ class GitHub:
             web.get(api + r"/actions/runs/{id:\d+}/jobs", self._list_jobs),
             web.post(api + r"/actions/runs/{id:\d+}/cancel", self._cancel_run),
             web.get(f"{api}/actions/workflows", self._list_workflows),
+            web.post(f"{api}/actions/workflows/{{workflow}}/dispatches", self._dispatch_workflow),
             web.get(html, self._show_runs),
             web.get(html + r"/runs/{id:\d+}", self._show_run),
         ]
@@ -86,6 +89,7 @@ class GitHub:
             run_number=run.run_number,
             actor=self._owner,
             server_url=self._base,
+            event_name=run.event_name,
         )
         return ActionsRun(assignment, self._runner_file)
 
@@ -113,21 +117,42 @@ class GitHub:
             workflows, faults = await asyncio.to_thread(read_workflows, workspace.path)
             listening = [workflow for workflow in workflows if workflow.listens(dispatch.event_type)]
             for workflow in listening:
-                self._start(workflow, dispatch, workspace)
+                event = self._documents.dispatch_event(dispatch.event_type, dispatch.client_payload)
+                self._start(workflow, event, workspace, "repository_dispatch", dispatch.event_type)
         for fault in faults:
             _log.warning("%s; it starts nothing", fault)
         _log.info("dispatch %s starts %d workflow(s)", dispatch.event_type, len(listening))
         return web.Response(status=204)
 
-    def _start(self, workflow: Workflow, dispatch: Dispatch, workspace: Workspace) -> None:
-        event, now = self._documents.dispatch_event(dispatch.event_type, dispatch.client_payload), second()
+    async def _dispatch_workflow(self, request: web.Request) -> web.Response:
+        self._own(request)
+        asked, dispatch = request.match_info["workflow"], read_workflow_dispatch(await request.read())
+        async with self._source:
+            workspace = await self._current()
+            workflows, _ = await asyncio.to_thread(read_workflows, workspace.path)
+            workflow = next((one for one in workflows if asked in {one.file, str(number_of(one.path))}), None)
+            if workflow is None:
+                raise Refused(404, "Not Found")
+            if dispatch.ref not in {BRANCH, f"refs/heads/{BRANCH}"}:
+                raise Refused(422, f"No ref found for: {dispatch.ref}")
+            inputs = take_inputs(workflow.document, dispatch.inputs)
+            event = self._documents.workflow_dispatch_event(workflow.path, inputs)
+            run = self._start(workflow, event, workspace, "workflow_dispatch", workflow.name)
+        _log.info("workflow dispatch of %s starts run %d", workflow.path, run.id)
+        if dispatch.wants_details or request.headers.get("X-GitHub-Api-Version", VERSIONS[0]) != VERSIONS[0]:
+            return web.json_response(self._documents.started_run(run))
+        return web.Response(status=204)
+
+    def _start(self, workflow: Workflow, event: dict[str, Any], workspace: Workspace, trigger: str, title: str) -> Run:
+        """Queue a run of the workflow for an event; `title` is its name where the workflow gives it none."""
+        now = second()
         run = Run(
             id=self._store.next_id(),
             run_number=self._store.next_number(workflow.path),
             workflow_path=workflow.path,
             workflow_name=workflow.name,
-            display_title=dispatch.event_type,
-            event_name="repository_dispatch",
+            display_title=title,
+            event_name=trigger,
             head_sha=workspace.sha,
             workspace=str(workspace.path),
             concurrency_group=None,
@@ -145,13 +170,15 @@ class GitHub:
             "api_url": self._base,
         }
         try:
-            contexts = run_contexts(run, event, read_machine(self._runner_file).vars, server)
-            run = replace(run, display_title=workflow.title(contexts, dispatch.event_type))
+            inputs = typed(workflow.document, event.get("inputs", {}))
+            contexts = run_contexts(run, event, read_machine(self._runner_file).vars, server, inputs)
+            run = replace(run, display_title=workflow.title(contexts, title))
             concurrency = workflow.concurrency(contexts)
         except (ExpressionError, RunnerError) as fault:
             self._queue.add_broken(run, event, f"{workflow.path}: {fault}")
-            return
+            return run
         self._queue.add(replace(run, concurrency_group=concurrency.group), event, concurrency)
+        return run
 
     async def _list_runs(self, request: web.Request) -> web.Response:
         self._own(request)

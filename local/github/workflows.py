@@ -79,6 +79,11 @@ class Workflow:
     name: str
     document: Mapping[str, Any]
 
+    @property
+    def file(self) -> str:
+        """The file's name, by which a workflow dispatch may name it."""
+        return self.path.rsplit("/", 1)[-1]
+
     def listens(self, event_type: str) -> bool:
         """Whether a repository_dispatch with this event type starts the workflow."""
         triggers = self.document.get("on")

@@ -36,6 +36,8 @@ GRACE_SECONDS = 3.0
 _MOST_REQUEST_BYTES = 1 << 20
 # Libraries only, never the project's own code: every checkout brings its own.
 PRELOADED = (
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
     "numpy",
     "pandas",
     "sklearn.base",

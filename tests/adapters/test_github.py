@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,8 +21,8 @@ from functions.adapters import github
 from functions.adapters.github import GitHubRest
 from functions.adapters.github_tokens import PersonalToken
 from functions.core.dispatch import Dispatch
-from functions.core.github import Answer, NoAnswer
-from functions.core.payload import build_request
+from functions.core.github import Answer, NoAnswer, Span
+from functions.core.payload import build_inputs, build_request
 
 TOKEN = "github_pat_made_up"
 SINCE = datetime(2026, 11, 20, 12, 0, 0, 999_999, tzinfo=UTC)
@@ -110,9 +110,9 @@ def response(status: str, body: str = "", **headers: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
-def a_request() -> dict[str, Any]:
-    """The body of a dispatch."""
-    dispatch = Dispatch(
+def a_dispatch() -> Dispatch:
+    """A dispatch, as either door gets it."""
+    return Dispatch(
         id="sb-aaaaaaaaaaaaaaaaaaaa",
         route="train",
         key="digits",
@@ -124,8 +124,13 @@ def a_request() -> dict[str, Any]:
         event_count=1,
         manifest=None,
         created=SINCE,
+        ref="main",
     )
-    return dict(build_request(dispatch))
+
+
+def a_request() -> dict[str, Any]:
+    """The body of a dispatch to the repository."""
+    return dict(build_request(a_dispatch()))
 
 
 @pytest.fixture
@@ -159,17 +164,47 @@ async def test_the_dispatch_request(operation: Callable[[str, str], dict[str, An
     jsonschema.validate(json.loads(request.body), described["requestBody"]["content"]["application/json"]["schema"])
 
 
-async def test_the_listing_request(operation: Callable[[str, str], dict[str, Any]]) -> None:
+async def test_the_workflow_request(operation: Callable[[str, str], dict[str, Any]]) -> None:
+    """POST to the documented path of one workflow file, with a body that GitHub's own description accepts."""
+    told = '{"workflow_run_id": 7, "run_url": "https://api/7", "html_url": "https://html/7"}'
+    body = dict(build_inputs(a_dispatch()))
+    async with running(Server(response("200 OK", told))) as server:
+        rest = GitHubRest(server.url, PersonalToken(TOKEN))
+        answer = await rest.start_workflow("octo/models", "train_model.yml", body)
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body) == (200, told)
+    (request,) = server.requests
+    described = operation("post", "/repos/{owner}/{repo}/actions/workflows/{workflow_id}/dispatches")
+    assert (request.method, request.target) == (
+        "POST",
+        "/repos/octo/models/actions/workflows/train_model.yml/dispatches",
+    )
+    assert json.loads(request.body) == body
+    schema = described["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body) == set(schema["properties"])
+    jsonschema.validate(json.loads(request.body), schema)
+
+
+@pytest.mark.parametrize(
+    ("span", "created"),
+    [
+        (Span(SINCE), ">=2026-11-20T12:00:00Z"),
+        (Span(SINCE, SINCE + timedelta(minutes=1)), "2026-11-20T12:00:00Z..2026-11-20T12:01:00Z"),
+    ],
+)
+async def test_the_listing_request(operation: Callable[[str, str], dict[str, Any]], span: Span, created: str) -> None:
     """GET with the documented parameters only, each of the documented type."""
     async with running(Server(response("200 OK", '{"workflow_runs": []}'))) as server:
-        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).list_runs("octo/models", SINCE, 3)
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).list_runs(
+            "octo/models", "workflow_dispatch", span, 3
+        )
     assert isinstance(answer, Answer)
     assert (answer.status, answer.body) == (200, '{"workflow_runs": []}')
     (request,) = server.requests
     assert (request.method, request.path) == ("GET", "/repos/octo/models/actions/runs")
     assert request.query == {
-        "event": ["repository_dispatch"],
-        "created": [">=2026-11-20T12:00:00Z"],
+        "event": ["workflow_dispatch"],
+        "created": [created],
         "per_page": ["100"],
         "page": ["3"],
     }

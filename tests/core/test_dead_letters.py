@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from functions.core.dead_letters import DeadLetter, prospect, read_letters, replayed, without
+from functions.core.dead_letters import DeadLetter, of_bytes, of_value, prospect, read_letters, replayed, without
 from functions.core.dispatch import Dispatch, State
 from functions.core.events import parse
 from functions.core.routes import Route, Settle, Where
-from functions.core.windows import Line
+from functions.core.values import compact_json
+from functions.core.windows import LARGEST_LINE, Line
+
+from .strategies import json_objects, json_values
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -100,6 +107,10 @@ def test_unreadable_blob_is_one_letter_that_says_so(content: bytes) -> None:
     [
         (event(account="other"), "'other' is not among SIGNALBOX_DATA_ACCOUNTS"),
         (event("digits/a.txt"), "no route takes it"),
+        (
+            {**event(), "data": {"x": "x" * LARGEST_LINE, **event()["data"]}},
+            "more than the 3145728 that a window takes",
+        ),
         ({**event(), "eventTime": "soon"}, "still cannot be read: 'eventTime' is 'soon'"),
         ("text", "an event is a JSON object, this is text"),
     ],
@@ -136,5 +147,63 @@ def test_unheard_dispatch_has_its_run_looked_for_first() -> None:
         "sb-1", "train", "", "t", "o/r", "s", "", {}, 1, None, NOW, state=State.PARKED, not_before=NOW + MINUTE
     )  # fmt: skip
     assert (replayed(refused).state, replayed(refused).not_before) == (State.READY, None)
-    unheard = replayed(Dispatch("sb-1", "train", "", "t", "o/r", "s", "", {}, 1, None, NOW, State.PARKED, sent=NOW))
+    unheard = replayed(
+        Dispatch("sb-1", "train", "", "t", "o/r", "s", "", {}, 1, None, NOW, state=State.PARKED, sent=NOW)
+    )
     assert (unheard.state, unheard.sending_since) == (State.SENDING, NOW)
+    assert [one.replays for one in (refused, replayed(refused), replayed(replayed(refused)))] == [0, 1, 2]
+
+
+def nested(levels: int, inner: str = "1") -> str:
+    """JSON that nests so deep, by turns in objects and arrays."""
+    text = inner
+    for level in range(levels):
+        text = f'{{"a,":0,"b":{text}}}' if level % 2 else f"[{text},null]"
+    return text
+
+
+@given(json_values)
+def test_any_value_is_kept(value: object) -> None:
+    """An object as it is, anything else as its JSON."""
+    kept = of_value(value)["event"]
+    assert compact_json(kept if isinstance(value, dict) else json.loads(str(kept))) == compact_json(value)
+    assert isinstance(kept, dict) == isinstance(value, dict)
+
+
+@pytest.mark.parametrize("text", [nested(201), nested(900), "[]", "{}", nested(901, "[]"), nested(300, "{}")])
+def test_value_of_any_depth_is_kept(text: str) -> None:
+    """What could be read, but could not be written back by recursion, is kept as its JSON."""
+    value = json.loads(text)
+    kept = of_value(value)["event"]
+    assert kept == (value if text == "{}" else text)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_kept(raw: bytes) -> None:
+    """And come back from the letter as they were."""
+    assert base64.b64decode(str(of_bytes(raw)["raw"])) == raw
+
+
+@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
+@example(f"[{nested(100)}, {nested(500)}]".encode())
+@example(nested(900).encode())
+@example(b'[{"window": "w", "raw": 7}, {"received": 5}, {"deadLetterReason": "r", "publishTime": [1]}]')
+def test_any_blob_in_the_container_is_read(content: bytes) -> None:
+    """Each letter has a reason and an outlook, and each can be put away by itself."""
+    found = read_letters("box", "a/b.json", content, NOW)
+    with suppress(ValueError, RecursionError):  # a blob that cannot be read is one letter that stays
+        assert without(content, {letter.text for letter in found}) == b""
+    for letter in found:
+        assert isinstance(letter.event_id + letter.type + letter.subject, str)
+        outlook = prospect(letter, (ROUTE,), frozenset({"acme"}))
+        assert bool(outlook.keys) != bool(outlook.obstacle)
+
+
+@given(st.lists(json_objects, max_size=5), st.data())
+def test_what_was_replayed_goes_and_nothing_else(values: list[dict[str, Any]], data: st.DataObject) -> None:
+    """Whatever the letters are."""
+    content = json.dumps(values).encode()
+    texts = [compact_json(value) for value in values]
+    gone = data.draw(st.sets(st.sampled_from(texts))) if texts else set()
+    left = without(content, gone)
+    assert [compact_json(value) for value in json.loads(left or b"[]")] == [one for one in texts if one not in gone]

@@ -57,9 +57,23 @@ class TestRow:
     def test_of_an_earlier_version(self) -> None:
         """A row that lacks what came later has its defaults."""
         row = json.loads(SENT.to_text())
-        for later in ("parked", "probes", "unstarted"):
+        for later in ("parked", "probes", "unstarted", "replays", "workflow", "ref"):
             del row[later]
         assert Dispatch.from_text(json.dumps(row), "v") == SENT
+
+    @pytest.mark.parametrize("state", State)
+    def test_another_door_is_closed_to_an_earlier_version(self, state: State) -> None:
+        """That would send it to the repository: until it is final, it has no state that such a version knows."""
+        row = a_dispatch(state=state, workflow="train.yml", ref="main")
+        written = json.loads(row.to_text())["state"]
+        assert (written in set(map(str, State))) == row.is_final
+        assert json.loads(a_dispatch(state=state).to_text())["state"] == state
+
+    def test_doors(self) -> None:
+        """A workflow's runs are listed under another event, and its door is its own."""
+        row = a_dispatch(workflow="train.yml", ref="main")
+        assert (row.trigger, row.door) == ("workflow_dispatch", (row.repository, "train.yml", "main"))
+        assert (SENT.trigger, SENT.door) == ("repository_dispatch", (SENT.repository, "", ""))
 
     @pytest.mark.parametrize("state", State)
     def test_is_final_or_not(self, state: State) -> None:
@@ -101,6 +115,11 @@ class TestAfterAnswer:
         ("verdict", "changes", "again"),
         [
             (Sent(), {"state": State.SENT, "sent": NOW + SECOND}, None),
+            (
+                Sent(7, "u"),
+                {"state": State.CONFIRMED, "sent": NOW + SECOND, "run_id": 7, "run_url": "u"},
+                None,
+            ),
             (Retry(MINUTE, "x"), {"state": State.READY, "not_before": NOW + SECOND + MINUTE, "reason": "x"}, MINUTE),
             (
                 Unknown("502", MINUTE),
@@ -179,6 +198,21 @@ class TestAfterListing:
         assert SENT.event_type in parked.reason
         assert parked.parked == NOW + HEARD_WITHIN + SECOND
         assert parked.is_unheard
+
+    def test_unheard_by_one_workflow(self) -> None:
+        """Then its name lacks the id."""
+        sent = replace(SENT, workflow="train.yml", ref="v1")
+        reason = after_listing(sent, (), NOW + HEARD_WITHIN + SECOND).reason
+        assert reason.endswith(f"holds {SENT.id}. Put inputs.dispatch_id into the run-name of train.yml on v1")
+
+    def test_a_run_that_github_named(self) -> None:
+        """It is known by its number, whatever its name; a listing may lack it for half a minute."""
+        named = after_answer(SENDING, Sent(7, "u"), NOW).dispatch
+        ended = after_listing(named, (a_run(7, title="by hand"), a_run(8, title="by hand")), NOW + SECOND)
+        assert (ended.state, ended.run_id, ended.conclusion) == (State.DONE, 7, "success")
+        assert after_listing(named, (), NOW + RUN_SETTLES) == replace(named, looked=NOW + RUN_SETTLES)
+        gone = after_listing(named, (), NOW + RUN_SETTLES + SECOND)
+        assert gone.reason == "run 7 is not listed any more"
 
     def test_runs_that_never_began_do_not_count(self) -> None:
         """Once it is sent again, only the new run confirms it."""

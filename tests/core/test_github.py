@@ -21,8 +21,10 @@ from functions.core.github import (
     Retry,
     Run,
     Sent,
+    Span,
     Unknown,
     Verdict,
+    following_span,
     is_rate_limited,
     read_dispatch_answer,
     read_runs,
@@ -75,6 +77,50 @@ def test_any_answer_has_a_verdict(answer: Answer, attempt: int) -> None:
 def test_accepted(status: int) -> None:
     """204 is success, not failure; so are its neighbours."""
     assert read(Answer(status)) == Sent()
+
+
+RUN_NAMED = {"workflow_run_id": 7, "run_url": "https://api.github.com/x/7", "html_url": "https://github.com/x/7"}
+
+
+def to_workflow(answer: Answer) -> Verdict:
+    """The verdict on an answer to the dispatch of one workflow."""
+    door = {"workflow": "train_model.yml", "ref": "main"}
+    return read_dispatch_answer(answer, repository="octo/models", attempt=1, now=NOW, **door)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (Answer(200, {}, json.dumps(RUN_NAMED)), Sent(7, "https://github.com/x/7")),
+        (Answer(200, {}, '{"workflow_run_id": 7}'), Sent(7)),
+        (Answer(204), Sent()),
+        (Answer(200, {}, '{"workflow_run_id": true}'), Sent()),
+        (Answer(200, {}, '{"workflow_run_id": "7"}'), Sent()),
+        (Answer(200, {}, "[7]"), Sent()),
+        (Answer(200, {}, "["), Sent()),
+        (Answer(200, {}, "[" * 100_000), Sent()),
+    ],
+)
+def test_the_run_of_a_workflow_dispatch(answer: Answer, verdict: Verdict) -> None:
+    """GitHub names it where it knows `return_run_details`; whatever else a success says, it is accepted."""
+    assert to_workflow(answer) == verdict
+
+
+def test_what_a_workflow_dispatch_needs() -> None:
+    """Another permission than repository_dispatch, and a workflow that is there: parked with what is missing."""
+    refused, missing = to_workflow(Answer(403)), to_workflow(Answer(404))
+    assert isinstance(refused, Park)
+    assert isinstance(missing, Park)
+    assert refused.reason.endswith("needs 'Actions: write' on octo/models")
+    assert "octo/models or its workflow train_model.yml does not exist" in missing.reason
+    assert "mend the route's workflow" in missing.reason
+
+
+def test_a_workflow_that_cannot_be_started_so() -> None:
+    """No such ref, no trigger, other inputs: refused for good, with GitHub's words and where to look."""
+    verdict = to_workflow(Answer(422, {}, '{"message": "No ref found for: main"}'))
+    assert isinstance(verdict, Dead)
+    assert verdict.reason.startswith("GitHub answered 422 (No ref found for: main): see that train_model.yml stands on")
 
 
 def test_a_limit_is_sent_again() -> None:
@@ -192,7 +238,7 @@ def a_listing(*runs: Any) -> Answer:
 
 
 def test_runs_are_read() -> None:
-    """Id, title, status, conclusion and address; odd entries are passed over, missing fields are empty."""
+    """Id, title, status, conclusion, address and time; odd entries are passed over, missing fields are empty."""
     whole = {
         "id": 7,
         "display_title": "train sb-1",
@@ -200,9 +246,11 @@ def test_runs_are_read() -> None:
         "conclusion": "success",
         "html_url": "https://github.com/o/r/actions/runs/7",
         "name": "train",
+        "created_at": "2026-11-20T12:00:00Z",
     }
-    assert read_runs(a_listing(whole, {"id": 8, "conclusion": None}, {"id": "9"}, None, [])) == (
-        Run(7, "train sb-1", "completed", "success", "https://github.com/o/r/actions/runs/7"),
+    odd = {"id": 8, "conclusion": None, "created_at": "yesterday"}
+    assert read_runs(a_listing(whole, odd, {"id": "9"}, None, [])) == (
+        Run(7, "train sb-1", "completed", "success", "https://github.com/o/r/actions/runs/7", NOW),
         Run(8, "", "", "", ""),
     )
 
@@ -230,3 +278,37 @@ def test_any_listing_is_read_or_none(value: object) -> None:
     """Whatever the body holds."""
     runs = read_runs(Answer(200, {}, json.dumps({"workflow_runs": value})))
     assert (runs is None) == (not isinstance(value, list))
+
+
+def created(*ago: int | None) -> tuple[Run, ...]:
+    """Runs that were created so many seconds ago."""
+    moments = [None if one is None else NOW - one * SECOND for one in ago]
+    return tuple(Run(number, "", "", "", "", moment) for number, moment in enumerate(moments))
+
+
+HOUR_AGO = Span(NOW - 60 * MINUTE)
+
+
+class TestSpans:
+    """GitHub lists the newest thousand runs of a search: what is older is found by another one."""
+
+    def test_as_github_writes_them(self) -> None:
+        """Whole seconds; with or without an end."""
+        assert HOUR_AGO.query == ">=2026-11-20T11:00:00Z"
+        assert Span(NOW - MINUTE, NOW).query == "2026-11-20T11:59:00Z..2026-11-20T12:00:00Z"
+
+    @pytest.mark.parametrize("page", [1, 9])
+    def test_pages_follow_in_the_same_span(self, page: int) -> None:
+        """Up to the tenth."""
+        assert following_span(HOUR_AGO, page, created(5)) is HOUR_AGO
+
+    def test_after_a_thousand_the_span_ends_where_the_listing_did(self) -> None:
+        """Both ends count, so runs of that very second come twice rather than not at all."""
+        following = following_span(HOUR_AGO, 10, created(5, None, 90, 30))
+        assert following == Span(HOUR_AGO.since, NOW - 90 * SECOND)
+        assert following_span(following, 10, created(90, 91)) == Span(HOUR_AGO.since, NOW - 91 * SECOND)
+
+    @pytest.mark.parametrize("runs", [(), created(None), created(90, 90), created(7200)])
+    def test_where_no_span_leads_on(self, runs: tuple[Run, ...]) -> None:
+        """No times, a thousand runs in one second, or older ones than asked for: the search ends without proof."""
+        assert following_span(Span(HOUR_AGO.since, NOW - 90 * SECOND), 10, runs) is None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,12 +28,14 @@ headers = st.builds(
     st.integers(0),
     st.integers(0),
     st.integers(0),
+    st.integers(0),
+    st.none() | times,
 )
 
 
 def built(events: list[Event]) -> tuple[bytes, Header]:
     """A manifest of these events."""
-    return build("sb-1", events, sealed=NOW, lines=9, duplicates=2, superseded=1)
+    return build("sb-1", events, sealed=NOW, lines=9, duplicates=2, superseded=1, repeated_ids=3, reach=NOW)
 
 
 @given(st.lists(blob_events, max_size=5))
@@ -44,6 +48,7 @@ def test_header_says_what_the_body_holds(events: list[Event]) -> None:
     times_of = [event.time for event in events if event.time]
     assert (header.first_event, header.last_event) == (min(times_of, default=None), max(times_of, default=None))
     assert (header.lines, header.duplicates, header.superseded, header.sealed) == (9, 2, 1, NOW)
+    assert (header.repeated_ids, header.reach) == (3, NOW)
 
 
 @given(headers)
@@ -51,6 +56,25 @@ def test_header_is_read_back(header: Header) -> None:
     """It is one ASCII text, and nothing of it is lost."""
     assert Header.from_text(header.to_text()) == header
     assert header.to_text().isascii()
+
+
+def test_header_of_an_earlier_version_is_read() -> None:
+    """One that says nothing of repeated ids and reach has neither."""
+    _, header = built([])
+    kept = json.loads(header.to_text())
+    del kept["repeated_ids"], kept["reach"]
+    assert Header.from_text(json.dumps(kept)) == replace(header, repeated_ids=0, reach=None)
+    assert header.reaches(NOW)
+    assert not header.reaches(NOW + timedelta(microseconds=1))
+
+
+@pytest.mark.parametrize("without", [["blob"], ["etag"], ["blob", "etag"]])
+def test_line_of_an_earlier_version_is_read(without: list[str]) -> None:
+    """A line without a blob's digest or etag still says which event it is."""
+    event = parse(blob_event())
+    line = {**entry(event), **dict.fromkeys(without)}
+    found = read_listed(json.dumps(line).encode())
+    assert (found.identity, found.sequencer, found.version) == (identity_digest(event), "0001", ())
 
 
 @given(st.lists(blob_events, max_size=5))

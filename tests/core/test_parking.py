@@ -36,6 +36,15 @@ def test_only_the_oldest_of_a_repository_probes() -> None:
     assert {row.id for row in wake(rows, NOW)} == {"sb-a", "sb-c"}
 
 
+def test_each_door_probes_by_itself() -> None:
+    """The token may start workflows and not dispatch to the repository, or the other way round."""
+    doors: list[dict[str, object]] = [{}, {"workflow": "a.yml", "ref": "main"}, {"workflow": "b.yml", "ref": "main"}]
+    rows = [refused(f"{n}{m}", (2 - m) * HOUR, **door) for n, door in enumerate(doors) for m in (0, 1)]
+    assert {row.id for row in wake(rows, NOW)} == {"sb-00", "sb-10", "sb-20"}
+    passed = a_dispatch(id="sb-z", state=State.CONFIRMED, sent=NOW, **doors[1])
+    assert {row.id for row in wake([*rows, passed], NOW)} == {"sb-00", "sb-10", "sb-11", "sb-20"}
+
+
 @pytest.mark.parametrize("state", [State.READY, State.SENDING])
 def test_one_probe_at_a_time(state: State) -> None:
     """While a probe is under way no other one starts; an ordinary dispatch does not stop it."""
@@ -75,10 +84,10 @@ def test_unheard_is_looked_for_first() -> None:
 
 @given(st.lists(dispatches, max_size=6))
 def test_nothing_but_parked_rows_goes_on(rows: list[Dispatch]) -> None:
-    """Whatever the ledger holds, each that goes on was parked, and at most one probe of a repository starts."""
+    """Whatever the ledger holds, each that goes on was parked, and at most one probe of a door starts."""
     rows = [replace(row, id=f"sb-{number}") for number, row in enumerate(rows)]
     parked = {row.id: row for row in rows if row.state is State.PARKED}
     woken = wake(rows, NOW)
     assert {row.id for row in woken} <= set(parked)
-    probes = [row.repository for row in woken if row.state is State.READY and row.probes > parked[row.id].probes]
+    probes = [row.door for row in woken if row.state is State.READY and row.probes > parked[row.id].probes]
     assert len(probes) == len(set(probes))

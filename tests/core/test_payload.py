@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from functions.core.dispatch import Dispatch, ManifestRef
-from functions.core.payload import LARGEST_DATA, build_request, jittered, sendable, trim_data, trim_subject
+from functions.core.payload import (
+    LARGEST_DATA,
+    LARGEST_INPUTS,
+    build_inputs,
+    build_request,
+    jittered,
+    sendable,
+    trim_data,
+    trim_subject,
+)
 from functions.core.routes import LONGEST_KEY
 from functions.core.values import compact_json, digest
 
@@ -21,13 +31,17 @@ GITHUB_KEYS, GITHUB_BYTES = 10, 64 * 1024
 EMOJI = "\N{STEAM LOCOMOTIVE}"
 
 
-def request_of(data: Any, subject: str, key: str = "") -> dict[str, Any]:
-    """The request for an event with this data and subject, trimmed as intake and closer do."""
+def dispatch_of(data: Any, subject: str, key: str = "") -> Dispatch:
+    """The dispatch for an event with this data and subject, trimmed as intake and closer do."""
     event = any_event(data, subject, "1")
     manifest = ManifestRef("https://x/manifests/sb-1.jsonl", "0" * 64, 1, 1)
     dispatch = a_dispatch(key=key, data=trim_data(event.data), subject=trim_subject(event.subject), manifest=manifest)
-    stored = Dispatch.from_text(dispatch.to_text(), "v")
-    return build_request(stored)
+    return Dispatch.from_text(dispatch.to_text(), "v")
+
+
+def request_of(data: Any, subject: str, key: str = "") -> dict[str, Any]:
+    """The request for such an event."""
+    return build_request(dispatch_of(data, subject, key))
 
 
 def strict(text: str) -> Any:
@@ -65,6 +79,55 @@ def all_sendable(data: object) -> bool:
     """Nothing in it that JSON or a database refuses."""
     text = json.dumps(data, ensure_ascii=False)
     return "Infinity" not in text and "NaN" not in text and "\\u0000" not in text and text == sendable(text)
+
+
+@given(json_objects | large_objects, any_text | st.integers(0, 20_000).map(lambda n: EMOJI * n))
+@example({"a": '"' * 19_000, "b": 1}, '"' * 9_000)
+@example({f"{n:03}": "\\" * 1_500 for n in range(99)}, "\\" * 9_000)
+@example({'"' * 90 + f"{n:03}": "x" * 900 for n in range(60)}, EMOJI * 10_000)
+def test_any_event_fits_into_inputs(data: Any, subject: str) -> None:
+    """Five texts, within GitHub's limit however often they are escaped; the payload is a repository dispatch's."""
+    dispatch = dispatch_of(data, subject, EMOJI * LONGEST_KEY + "~" + digest("key"))
+    body: Any = build_inputs(dispatch)
+    assert len(compact_json(body)) <= LARGEST_INPUTS
+    assert set(map(type, body["inputs"].values())) == {str}
+    whole: Any = build_request(dispatch)["client_payload"]
+    payload = strict(body["inputs"]["payload"])
+    assert {**payload, "data": None} == {**whole, "data": None}
+    named = payload["data"].get("_trimmed", [])
+    assert payload["data"] == whole["data"] or named
+
+
+def test_inputs() -> None:
+    """The names that a workflow declares, and the ref that the route names; GitHub is asked for the run's id."""
+    dispatch = replace(dispatch_of({"runId": "train-1"}, "/s", "digits"), workflow="train_model.yml", ref="v1")
+    body: Any = build_inputs(dispatch)
+    payload = build_request(dispatch)["client_payload"]
+    assert strict(body["inputs"].pop("payload")) == payload
+    assert body == {
+        "ref": "v1",
+        "inputs": {
+            "dispatch_id": "sb-aaaaaaaaaaaaaaaaaaaa",
+            "event_type": "storage-blobcreated",
+            "key": "digits",
+            "manifest_sha256": "0" * 64,
+        },
+        "return_run_details": True,
+    }
+    assert build_inputs(a_dispatch())["inputs"]["manifest_sha256"] == ""  # type: ignore[index, call-overload]
+
+
+def test_trimmed_once_more() -> None:
+    """What was cut before stays named."""
+    once = trim_data({"a": "x" * 50_000, "b": "y" * 2_000, "c": "z" * 2_000})
+    assert once == {"a": "x" * 2_000, "b": "y" * 2_000, "c": "z" * 2_000, "_trimmed": ["a"]}
+    assert trim_data(once, 6_030) == {"a": "x" * 2_000, "_trimmed": ["a", "b", "c"]}
+    assert trim_data({"_trimmed": 5, "a": "x" * 50_000}) == {"a": "x" * 2_000, "_trimmed": ["a"]}
+
+
+def test_replays_are_told() -> None:
+    """How often a person sent the dispatch again."""
+    assert build_request(a_dispatch(replays=2))["client_payload"]["replay"] == 2  # type: ignore[index, call-overload]
 
 
 @given(json_objects.filter(all_sendable))

@@ -43,8 +43,10 @@ def test_it_is_put_back_three_times() -> None:
         (b"no JSON", "that is no JSON"),
         (b"[" * 100_000, "that is no JSON"),
         (b"\xff", "that is no JSON"),
-        (b"[]", "without a kind"),
-        (b'{"kind": 1}', "without a kind"),
+        (b"[]", "that no version of Signalbox wrote"),
+        (b'{"kind": 1}', "that no version of Signalbox wrote"),
+        (b'{"kind": "send", "x": ' + b"[" * 500 + b"]" * 500 + b"}", "that no version of Signalbox wrote"),
+        (b'{"kind": "send", "returned": -1}', "was put back -1 times"),
         (b'{"kind": "send", "returned": "often"}', "was put back often times"),
     ],
 )

@@ -116,6 +116,58 @@ def test_keys(key: str) -> None:
     assert routes("settle: none", f'key: "{key}"')[0].key == key
 
 
+def test_a_route_to_one_workflow() -> None:
+    """It names the file, and the ref where that is not main; said or not, repository_dispatch needs neither."""
+    door = "via: workflow_dispatch"
+    (route,) = routes("settle: none", door, "workflow: train_model.yml")
+    assert (route.workflow, route.ref, route.dispatch) == ("train_model.yml", "main", "storage-blobcreated")
+    (route,) = routes("settle: none", "workflow: a.yaml", door, "ref: releases/v1")
+    assert (route.workflow, route.ref) == ("a.yaml", "releases/v1")
+    assert routes("settle: none", "via: repository_dispatch") == routes("settle: none")
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        (["via: workflow_dispatch"], (2, "route 'r' goes via workflow_dispatch and so needs 'workflow'")),
+        (["via: push", "workflow: a.yml"], (5, "'via' is 'push'; write repository_dispatch or workflow_dispatch")),
+        (
+            ["workflow: a.yml"],
+            (
+                5,
+                "'workflow' in route 'r' only counts via workflow_dispatch; "
+                "write 'via: workflow_dispatch' beside it, or take it out",
+            ),
+        ),
+        (
+            ["via: repository_dispatch", "ref: v1"],
+            (
+                6,
+                "'ref' in route 'r' only counts via workflow_dispatch; "
+                "write 'via: workflow_dispatch' beside it, or take it out",
+            ),
+        ),
+        (
+            ["via: workflow_dispatch", "workflow: .github/workflows/a.yml"],
+            (
+                6,
+                "'workflow' is '.github/workflows/a.yml'; "
+                "write a file name of .github/workflows, such as train_model.yml",
+            ),
+        ),
+        (
+            ["via: workflow_dispatch", "workflow: a.yml", "ref: a..b"],
+            (7, "'ref' is 'a..b'; write the name of a branch or tag, such as main"),
+        ),
+    ],
+)
+def test_doors_that_do_not_fit(lines: list[str], wrong: tuple[int, str]) -> None:
+    """One mistake each, with its line, its key and the mend."""
+    with pytest.raises(RoutesError) as caught:
+        routes("settle: none", *lines)
+    assert caught.value.mistakes == [Mistake(*wrong)]
+
+
 def test_other_forms() -> None:
     """A tag by its name alone, half a range, false."""
     (route,) = routes("settle: none", "where: {tag: origin, content_length: {max: 5B}, root_run: false}")
@@ -129,8 +181,10 @@ def test_the_projects_own_file() -> None:
         "storage-blobcreated",
         "machinelearningservices-runcompleted",
         "machinelearningservices-runstatuschanged",
+        "machinelearningservices-datasetdriftdetected",
+        "signalbox-setupprobe",
     ]
-    train, deploy, report = loaded
+    train, deploy, report, *_ = loaded
     assert train.where.container == ("training-data",)
     assert train.settle is not None
     assert train.hold is not None

@@ -80,6 +80,9 @@ ONES = {
     "dispatch": odd("go", "x" * 100),
     "max_open_keys": odd(1, 100),
     "repository": odd("octo/models", "octo/..", "octo", "o/a.b"),
+    "via": odd("workflow_dispatch", "workflow_dispatch", "repository_dispatch"),
+    "workflow": odd("train_model.yml", "a.yaml", "a/b.yml", ".yml", "x" * 200 + ".yml", "x" * 201 + ".yml"),
+    "ref": odd("main", "v1.2", "feature/x", "a..b", "/a", "a b", "x" * 244, "x" * 245),
     "name": st.sampled_from(["r"] * 9 + ["Up", "-a", "a-", "x" * 63, "x" * 64, "", None, [], {}]),
 }
 """Every key of a route, with values that are mostly right."""
@@ -123,6 +126,14 @@ def test_what_is_no_routes_file(document: object) -> None:
         ({"dispatch": "x" * 101}, False),
         ({"key": "{{x}}"}, False),
         ({"key": "{{x}}-{path}"}, True),
+        ({"via": "workflow_dispatch", "workflow": "train_model.yml"}, True),
+        ({"via": "workflow_dispatch", "workflow": "train_model.yml", "ref": "v1"}, True),
+        ({"via": "workflow_dispatch"}, False),
+        ({"via": "repository_dispatch"}, True),
+        ({"via": "repository_dispatch", "workflow": "train_model.yml"}, False),
+        ({"workflow": "train_model.yml"}, False),
+        ({"ref": "main"}, False),
+        ({"via": "workflow_dispatch", "workflow": ".github/workflows/train_model.yml"}, False),
     ],
 )
 def test_edges(keys: dict[str, Any], right: bool) -> None:

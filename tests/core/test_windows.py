@@ -1,10 +1,10 @@
-"""Heads, rules, settling, holding, lines, and what a fold keeps."""
+"""Heads, rules, settling, holding, and lines."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -12,15 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.core.events import Event, UnreadableEvent, parse
-from functions.core.manifest import entry, read_listed
 from functions.core.routes import Hold, Route, Settle
 from functions.core.values import digest
 from functions.core.windows import (
-    CLOCK_SKEW,
     EMPTY_WINDOW_CHECK,
     HOLD_CHECK,
     MARKER_QUIET,
-    Fold,
     Head,
     Line,
     Rule,
@@ -40,20 +37,22 @@ SETTLE = Settle(quiet=MINUTE, max_wait=15 * MINUTE)
 HEAD = Head("train", "digits", "epoch", number=3, segment=2, is_open=True, version="v")
 
 settles = st.builds(Settle, durations, durations, st.none() | st.integers(0), any_text)
-rules = st.builds(Rule, any_text, any_text, any_text, any_text, settles, st.none() | st.builds(Hold, durations))
+rules = st.builds(
+    lambda door, *values, **more: Rule(*values, **more, workflow=door[0], ref=door[1]),
+    st.just(("", "")) | st.tuples(any_text.filter(bool), any_text),
+    any_text,
+    any_text,
+    any_text,
+    any_text,
+    settles,
+    st.none() | st.builds(Hold, durations),
+    template=st.none() | any_text,
+)
 
 
 def an_event(path: str = "d/a.csv", **changes: object) -> Event:
     """A parsed BlobCreated."""
     return parse(blob_event(path, **changes))
-
-
-def folded(events: list[Event]) -> Fold:
-    """A fold over these events."""
-    fold = Fold()
-    for event in events:
-        fold.add(Line(event, NOW))
-    return fold
 
 
 def window(*, opened: timedelta, touched: timedelta, size: int = 100) -> WindowState:
@@ -124,9 +123,24 @@ class TestRule:
         """It holds what finishing a window needs, and a route without a window has none."""
         hold = Hold(MINUTE)
         route = Route("train", ("x",), "event", settle=SETTLE, hold=hold, repository="o/r")
-        assert Rule.of(route, "key") == Rule("train", "key", "event", "o/r", SETTLE, hold)
+        assert Rule.of(route, "key") == Rule("train", "key", "event", "o/r", SETTLE, hold, template="all")
+        to_workflow = replace(route, workflow="train.yml", ref="v1", key="folder")
+        rule = Rule("train", "key", "event", "o/r", SETTLE, hold, "train.yml", "v1", "folder")
+        assert Rule.of(to_workflow, "key") == rule
         with pytest.raises(ValueError, match="route 'train' has no window"):
             Rule.of(Route("train", ("x",), "event"), "key")
+
+    def test_of_an_earlier_version(self) -> None:
+        """It goes out as repository_dispatch, and does not say how keys are made."""
+        rule = Rule("train", "key", "event", "o/r", SETTLE, None)
+        kept = json.loads(rule.to_text())
+        del kept["template"]
+        assert Rule.from_text(json.dumps(kept)) == rule
+
+    def test_another_door_is_closed_to_an_earlier_version(self) -> None:
+        """What goes to one workflow has no event type where that version looks for it, so it cannot misread it."""
+        rule = Rule("train", "key", "event", "o/r", SETTLE, None, "train.yml", "main", "all")
+        assert "event_type" not in json.loads(rule.to_text())
 
 
 class TestSettled:
@@ -267,85 +281,3 @@ def _from(lines: list[bytes], position: int) -> list[bytes]:
             return lines[index:]
         taken += len(line)
     return []
-
-
-class TestFold:
-    """What remains of a window's lines."""
-
-    @given(
-        st.lists(blob_events, max_size=8).flatmap(lambda events: st.tuples(st.just(events), st.permutations(events)))
-    )
-    def test_does_not_depend_on_the_order(self, both: tuple[list[Event], list[Event]]) -> None:
-        """Appends of several instances interleave in any order; the manifest is the same."""
-        one, other = folded(both[0]), folded(both[1])
-        assert one.events() == other.events()
-        assert (one.lines, one.duplicates, one.superseded) == (other.lines, other.duplicates, other.superseded)
-        assert one.earliest_sealed(NOW) == other.earliest_sealed(NOW)
-
-    @given(st.lists(blob_events, max_size=8))
-    def test_accounts_for_every_line(self, events: list[Event]) -> None:
-        """Each line is listed, a duplicate, or replaced by a newer one; nothing is listed twice."""
-        fold = folded(events)
-        kept = fold.events()
-        assert len(kept) + fold.duplicates + fold.superseded == fold.lines == len(events)
-        assert len({event.identity for event in kept}) == len(kept)
-        assert fold.events() == kept
-
-    @given(st.lists(blob_events, max_size=8))
-    def test_keeps_the_highest_sequencer_of_each_blob(self, events: list[Event]) -> None:
-        """Of a blob's versions with a sequencer exactly the highest remains; those without one all do."""
-        kept = folded(events).events()
-        versions: dict[str, set[str]] = {}
-        for event in events:
-            assert event.blob is not None
-            versions.setdefault(event.blob.path, set()).add(event.blob.sequencer)
-        for path, sequencers in versions.items():
-            listed = {event.blob.sequencer for event in kept if event.blob and event.blob.path == path}
-            assert listed == ({max(sequencers - {""})} if sequencers - {""} else set()) | (sequencers & {""})
-
-    def test_lists_the_oldest_first(self) -> None:
-        """In the order of their times; those without a time come before all."""
-        late, early = (
-            an_event("d/a", eventTime="2026-11-20T11:00:00Z"),
-            an_event("d/b", eventTime="2026-11-20T10:00:00Z"),
-        )
-        timeless = an_event("d/c", eventTime=None)
-        assert folded([late, timeless, early]).events() == [timeless, early, late]
-
-    @given(st.lists(blob_events, max_size=8))
-    def test_drops_what_stands_in_an_earlier_manifest(self, events: list[Event]) -> None:
-        """A redelivery that comes after its window was sealed is a duplicate."""
-        listed = [read_listed(json.dumps(entry(event)).encode()) for event in events[::2]]
-        fold = folded(events)
-        fold.drop(listed)
-        assert not {one.identity for one in listed} & {digest(*event.identity) for event in fold.events()}
-        assert len(fold.events()) + fold.duplicates + fold.superseded == len(events)
-
-    def test_drops_older_versions_than_an_earlier_manifest_lists(self) -> None:
-        """Of a blob that was handed on in version 02, version 01 starts nothing any more, but 03 does."""
-        first, second, third = (parse(blob_event(sequencer=number)) for number in ("01", "02", "03"))
-        fold = folded([first, third])
-        fold.drop([read_listed(json.dumps(entry(second)).encode())])
-        assert fold.events() == [third]
-        assert fold.superseded == 1
-
-    @pytest.mark.parametrize(
-        ("written", "since"),
-        [
-            ("2026-11-20T11:00:00Z", datetime(2026, 11, 20, 10, 55, tzinfo=UTC)),
-            ("2026-11-20T12:05:00Z", datetime(2026, 11, 20, 12, 0, tzinfo=UTC)),
-            ("2026-11-20T12:05:01Z", NOW - DAY - CLOCK_SKEW),
-            ("9999-12-31T23:59:59Z", NOW - DAY - CLOCK_SKEW),
-            (None, NOW - DAY - CLOCK_SKEW),
-            ("0001-01-01T00:00:00Z", datetime.min.replace(tzinfo=UTC)),
-        ],
-    )
-    def test_looks_back_as_far_as_an_event_can_have_been_listed(self, written: str | None, since: datetime) -> None:
-        """To its own time minus the skew; to a day where that time cannot be believed."""
-        newest = an_event("d/z", eventTime="2026-11-20T12:05:00Z")
-        assert folded([newest, an_event(eventTime=written)]).earliest_sealed(NOW) == since
-
-    def test_an_empty_fold_looks_nowhere(self) -> None:
-        """Nothing kept, nothing to drop."""
-        assert Fold().earliest_sealed(NOW) is None
-        assert Fold().events() == []

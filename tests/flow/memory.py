@@ -14,7 +14,7 @@ from typing import Any
 
 from functions.core.budget import Spending
 from functions.core.dispatch import Dispatch, readable
-from functions.core.github import Answer, NoAnswer
+from functions.core.github import Answer, NoAnswer, Span
 from functions.core.manifest import Header
 from functions.core.values import JsonObject, compact_json
 from functions.core.windows import LARGEST_APPEND, Head, Segment
@@ -22,6 +22,7 @@ from functions.flow.ports import Append, Conflict, PoisonMessage, SegmentState, 
 
 _LARGEST_METADATA = 8 * 1024
 _LARGEST_MESSAGE = 48 * 1024
+_MOST_LISTED = 1_000
 
 
 @dataclass
@@ -214,6 +215,11 @@ class _Run:
     created: datetime
     ends: datetime
     fate: str
+    workflow: str = ""
+
+    @property
+    def trigger(self) -> str:
+        return "workflow_dispatch" if self.workflow else "repository_dispatch"
 
 
 class SimulatedGitHub:
@@ -224,6 +230,8 @@ class SimulatedGitHub:
         self.answers: deque[Answer | NoAnswer] = deque()
         """What the next requests get. An Answer of success and a NoAnswer that was reached start a run, too."""
         self.listens = True
+        self.names_runs = True
+        """Whether the answer to a workflow dispatch says which run it started; older servers answer 204."""
         self.starts_after = timedelta(seconds=1)
         self.takes = timedelta(minutes=1)
         self.fates: deque[str] = deque()
@@ -240,19 +248,39 @@ class SimulatedGitHub:
         payload: Any = body["client_payload"]
         if len(payload) > 10 or len(compact_json(body)) >= 64 * 1024:
             return Answer(422, {}, '{"message": "client_payload is too large"}')
-        self.requests.append((self._clock(), payload["dispatch_id"]))
-        answer = self.answers.popleft() if self.answers else Answer(204)
-        accepted = answer.reached if isinstance(answer, NoAnswer) else answer.status < 300
-        if accepted and self.listens:
-            created = self._clock() + self.starts_after
-            fate = self.fates.popleft() if self.fates else "success"
-            self.runs.append(_Run(len(self.runs) + 1, payload["dispatch_id"], created, created + self.takes, fate))
-        return answer
+        return self._take(payload["dispatch_id"])
 
-    async def list_runs(self, repository: str, since: datetime, page: int) -> Answer | NoAnswer:
+    async def start_workflow(self, repository: str, workflow: str, body: JsonObject) -> Answer | NoAnswer:
+        inputs: Any = body["inputs"]
+        if len(inputs) > 25 or len(compact_json(inputs)) > 65_535:
+            return Answer(422, {}, '{"message": "inputs are too large"}')
+        return self._take(inputs["dispatch_id"], workflow)
+
+    def _take(self, dispatch_id: str, workflow: str = "") -> Answer | NoAnswer:
+        self.requests.append((self._clock(), dispatch_id))
+        answer = self.answers.popleft() if self.answers else None
+        accepted = True if answer is None else answer.reached if isinstance(answer, NoAnswer) else answer.status < 300
+        if not accepted or not self.listens:
+            return answer or Answer(204)
+        created = self._clock() + self.starts_after
+        fate = self.fates.popleft() if self.fates else "success"
+        run = _Run(len(self.runs) + 1, dispatch_id, created, created + self.takes, fate, workflow)
+        self.runs.append(run)
+        if answer is None and workflow and self.names_runs:
+            told = {"workflow_run_id": run.id, "run_url": "https://api", "html_url": f"https://github.example/{run.id}"}
+            return Answer(200, {}, json.dumps(told))
+        return answer or Answer(204)
+
+    async def list_runs(self, repository: str, trigger: str, span: Span, page: int) -> Answer | NoAnswer:
         now = self._clock()
-        found = [run for run in self.runs if since.replace(microsecond=0) <= run.created <= now]
+        since, until = span.since.replace(microsecond=0), span.until or now
+        found = [
+            run
+            for run in self.runs
+            if run.trigger == trigger and since <= run.created <= now and run.created.replace(microsecond=0) <= until
+        ]
         found.sort(key=lambda run: run.created, reverse=True)
+        del found[_MOST_LISTED:]
         runs = [
             {
                 "id": run.id,
@@ -260,6 +288,7 @@ class SimulatedGitHub:
                 "status": "completed" if run.ends <= now else "in_progress",
                 "conclusion": run.fate.replace("unstarted", "cancelled") if run.ends <= now else None,
                 "html_url": f"https://github.example/{repository}/actions/runs/{run.id}",
+                "created_at": run.created.isoformat()[:19] + "Z",
             }
             for run in found[100 * (page - 1) : 100 * page]
         ]

@@ -106,7 +106,8 @@ async def test_a_queue_message_holds_one_or_many(world: World) -> None:
         Fate.DEAD_LETTER,
         Fate.TAKEN,
     ]
-    assert await app.take_message(b"[]") == []
+    assert await app.take_message(b"[]") == [Fate.DEAD_LETTER]
+    assert {"an array without an event"} < {letter["reason"] for letter in letters(world)}
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xff\xfe\x00", b"{", b"[" * 50_000, b'{"a":' * 300 + b"1" + b"}" * 300])
@@ -114,18 +115,19 @@ async def test_bytes_that_are_no_event_are_kept_as_they_are(world: World, raw: b
     """Our own parser sees the raw bytes of the queue; what is no event of any kind comes back from the letter."""
     assert await world.start().app.intake.take_message(raw) == [Fate.DEAD_LETTER]
     (letter,) = letters(world)
-    if "raw" in letter:
-        assert base64.b64decode(letter["raw"]) == raw
-    else:
-        assert letter["event"] == json.loads(raw)
+    kept = base64.b64decode(letter["raw"]) if "raw" in letter else letter["event"].encode()
+    assert kept == raw
 
 
-@pytest.mark.parametrize("levels", [95, 500, 900, 960, 980, 990])
-async def test_no_depth_of_nesting_breaks_intake(world: World, levels: int) -> None:
-    """Deep data is taken or dead-lettered at any depth that JSON can be read at."""
-    raw = '{"id":"1","eventType":"%s","data":{"runId":"r","a":%s}}' % ("Custom.X", "[" * levels + "]" * levels)  # noqa: UP031
-    (fate,) = await world.start().app.intake.take_message(raw.encode())
-    assert fate in {Fate.UNWANTED, Fate.DEAD_LETTER}
+async def test_no_depth_of_nesting_breaks_intake(world: World) -> None:
+    """Deep data is taken or dead-lettered at any depth, also where it can just be read and not be written again."""
+    app = world.start().app.intake
+    for levels in [95, 500, *range(940, 1000)]:
+        for opened, closed in (("[", "]"), ('{"a":', "}")):
+            raw = f'{{"id":"1","eventType":"x","data":{{"a":{opened * levels}1{closed * levels}}}}}'
+            assert await app.take_message(raw.encode()) == [Fate.UNWANTED if levels < 100 else Fate.DEAD_LETTER]
+            await app.give_up(raw.encode(), "it failed too often")
+    assert all(letter["reason"] for letter in letters(world))
 
 
 async def test_storage_faults_are_outlasted(world: World) -> None:
@@ -212,3 +214,15 @@ async def test_an_unreadable_line_is_a_dead_letter(world: World) -> None:
     assert letter["raw"] == '{"v": 99}\n'
     with pytest.raises(UnreadableEvent, match=r"version 99"):
         Line.from_bytes(letter["raw"].encode())
+
+
+async def test_an_outsiders_text_stays_on_its_line_of_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A newline in an id or an account forges no entry, and the log does not grow with what was sent."""
+    caplog.set_level("INFO")
+    forged = "1\n2026-11-20 12:00:00 ERROR signalbox: all is lost\x1b[2J\ud800"
+    await world.deliver({**upload(world, "digits/1.csv"), "id": forged})
+    await world.deliver(
+        {**upload(world, "digits/1.csv", account=f"x\n{'y' * 5_000}"), "id": forged}, {"specversion": forged}
+    )
+    assert len(caplog.messages) == 3
+    assert all(message.isprintable() and message.isascii() and len(message) < 1_000 for message in caplog.messages)

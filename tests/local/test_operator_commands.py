@@ -21,7 +21,8 @@ from functions.adapters.dead_letters import EVENT_GRID_DEAD_LETTERS, DeadLetterB
 from functions.adapters.storage import AzureQueue, AzureStore
 from functions.adapters.system import SystemChance, SystemClock
 from functions.core.dispatch import Dispatch, State
-from functions.core.github import Answer, NoAnswer
+from functions.core.github import Answer, NoAnswer, Span
+from functions.core.payload import build_request
 from functions.core.routes_file import load_routes
 from functions.core.values import JsonObject
 from functions.flow.orchestrator import Orchestrator
@@ -52,7 +53,10 @@ class NoGitHub:
     async def create_dispatch(self, repository: str, body: JsonObject) -> Answer | NoAnswer:
         raise AssertionError
 
-    async def list_runs(self, repository: str, since: datetime, page: int) -> Answer | NoAnswer:
+    async def start_workflow(self, repository: str, workflow: str, body: JsonObject) -> Answer | NoAnswer:
+        raise AssertionError
+
+    async def list_runs(self, repository: str, trigger: str, span: Span, page: int) -> Answer | NoAnswer:
         raise AssertionError
 
     async def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
@@ -310,6 +314,20 @@ class TestDeadLetters:
         signalbox("replay", "--yes", "--id", dead.id)
         assert {item.id: item.state for item in account.dispatches()}[dead.id] is State.READY
 
+    def test_replays_are_counted(self, account: Account, signalbox: Callable[..., str]) -> None:
+        """Each replay of a dispatch is counted in its row, and told by trace and by what GitHub is sent."""
+        account.take(event("digits/a.csv"))
+        account.close()
+        for count, said in ((1, "replayed once"), (2, "replayed 2 times")):
+            (row,) = account.dispatches()
+            account.change(row, state=State.PARKED, reason="PAT_TOKEN is refused")
+            signalbox("replay", "--yes")
+            (row,) = account.dispatches()
+            assert build_request(row)["client_payload"]["replay"] == count  # type: ignore[index, call-overload]
+            assert said in signalbox("trace", row.id)
+            (chain,) = json.loads(signalbox("trace", row.id, "--json"))["chains"]
+            assert chain["dispatch"]["replays"] == count
+
     def test_unknown_id_route_and_time(self, signalbox: Callable[..., str]) -> None:
         """Each is one sentence that names what was written."""
         assert "has the id nothing" in signalbox("replay", "--id", "nothing", status=1)
@@ -362,6 +380,25 @@ class TestTrace:
         assert chain["origin"] == row.id
         assert len(self.trace(signalbox, chain["origin"])["events"]) == 2
         assert "2 events" in signalbox("trace", row.id)
+
+    def test_dispatch_to_one_workflow(self, account: Account, signalbox: Callable[..., str]) -> None:
+        """Its row says which, while it waits and once it is done; so does the trace of its run."""
+        account.take(event("digits/a.csv"))
+        account.close()
+        (row,) = account.dispatches()
+        for state in (State.CONFIRMED, State.DONE):
+            account.change(row, state=state, workflow="train_model.yml", ref="main", run_id=77, conclusion="success")
+            (row,) = account.dispatches() or [row]
+            said = signalbox("trace", "77")
+            assert row.id in said
+            assert "goes to train_model.yml on main" in said
+            (chain,) = self.trace(signalbox, "77")["chains"]
+            assert [chain["dispatch"][name] for name in ("via", "workflow", "ref", "state")] == [
+                "workflow_dispatch",
+                "train_model.yml",
+                "main",
+                str(state),
+            ]
 
     def test_repeated_event_is_not_lost(self, account: Account, signalbox: Callable[..., str]) -> None:
         """An event that a newer one of its blob replaced is found in its finished window, and that is said."""

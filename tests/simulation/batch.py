@@ -13,7 +13,7 @@ from .invariants import violations
 from .script import script
 
 CHUNK = 250
-_BETWEEN_COLLECTIONS = 25
+_BETWEEN_COLLECTIONS = 5  # young garbage is thrown away fastest
 
 Failed = list[tuple[int, list[str]]]
 """Seeds whose histories broke a promise, with what they broke."""

@@ -12,7 +12,8 @@ import pytest
 
 import functions.core.dispatch as dispatches
 from functions.core.dispatch import State
-from functions.core.windows import Fold, Head
+from functions.core.fold import Fold
+from functions.core.windows import Head
 from functions.flow.sender import Sender
 from functions.flow.window_writer import WindowWriter
 

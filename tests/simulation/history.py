@@ -24,6 +24,8 @@ from .store import QuickStore
 
 FAULTS = ("fail before", "fail after", "die before", "die after", "wait before", "wait after")
 
+_SENDING = frozenset({"create_dispatch", "start_workflow"})
+
 VISIBILITY = 10.0
 MOST_DELIVERIES = 5
 EVENT_GRID_WAITS = 30.0
@@ -71,6 +73,7 @@ class History:
         self.queue = _Queue(self)
         self.github = SimulatedGitHub(lambda: self.now)
         self.github.takes = timedelta(seconds=script.takes)
+        self.github.names_runs = script.names_runs
         self.trace: list[tuple[float, int, str, tuple[Any, ...], str]] = []
         self.acknowledged: list[Acknowledged] = []
         self.errors: list[BaseException] = []
@@ -127,15 +130,16 @@ class History:
 
     def latency(self) -> float:
         """Seconds until a call arrives."""
-        if self.is_calm:
+        if self.loop.moment >= self._calm:
             return 0.01
-        if self.script.stalls and self.chance.random() < self.script.stalls:
-            return self.chance.random() * LONGEST_STALL
-        return self.chance.random() * self.script.latency
+        script, random = self.script, self.chance.random
+        if script.stalls and random() < script.stalls:
+            return random() * LONGEST_STALL
+        return random() * script.latency
 
     def answer_delay(self) -> float:
         """Seconds until an answer is there; mostly none, for the next call takes time to arrive, too."""
-        if self.is_calm or self.chance.random() < 0.85:
+        if self.loop.moment >= self._calm or self.chance.random() < 0.85:
             return 0.0
         return self.chance.random() * self.script.latency
 
@@ -147,7 +151,7 @@ class History:
                 fault = self._fault_at[1]
         elif not self.is_calm and self.script.faults and self.chance.random() < self.script.faults:
             fault = FAULTS[int(self.chance.random() * len(FAULTS))]
-        if method == "create_dispatch":
+        if method in _SENDING:
             self._before_dispatch()
         elif method in {"list_runs", "list_jobs"} and not self.is_calm and self.chance.random() < self.script.faults:
             fault = "fail before"
@@ -158,9 +162,9 @@ class History:
         """A call took effect, whatever its caller hears of that."""
         if method == "replace_dispatch" and self.script.unheard and arguments[0].state is State.SENT:
             self._maybe_late(arguments[0])
-        elif method == "create_dispatch" and self._accepts_anyway:
+        elif method in _SENDING and self._accepts_anyway:
             self._accepts_anyway = False
-            at_once(self.github.create_dispatch(*arguments))
+            at_once(getattr(self.github, method)(*arguments))
 
     def _before_dispatch(self) -> None:
         """What GitHub will do with the request that arrives now."""

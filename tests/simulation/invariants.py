@@ -42,6 +42,10 @@ def _dispatches(history: History, rows: list[Dispatch]) -> Iterator[str]:
     sendable = {row.id for row in rows if row.state is not State.EMPTY}
     for dispatch_id in effective.keys() - sendable:
         yield f"dispatch: a run was started for {dispatch_id}, which stands for no window and no event"
+    workflows = {row.id: row.workflow for row in rows}
+    for run in history.github.runs:
+        if run.workflow != workflows.get(run.dispatch_id, run.workflow):
+            yield f"door: dispatch {run.dispatch_id} belongs to '{workflows[run.dispatch_id]}', not '{run.workflow}'"
     for row in rows:
         if row.state in {State.DONE, State.CONFIRMED} and not effective[row.id] and row.conclusion != "cancelled":
             yield f"dispatch: {row.id} is {row.state} without a run"

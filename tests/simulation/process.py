@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from functions.core.github import NoAnswer
@@ -97,11 +98,13 @@ class Process:
 
     # Calls of ports.
 
-    async def call(self, method: str, arguments: tuple[Any, ...], effect: Effect) -> Any:
+    def call(self, method: str, arguments: tuple[Any, ...], effect: Effect) -> asyncio.Future[Any]:
         """One call: it arrives after a while, takes effect in one moment, and its answer comes after another while."""
-        answer = self.history.loop.create_future()
-        self.history.after(self.history.latency(), self._arrive, method, arguments, effect, answer)
-        return await answer
+        history = self.history
+        loop = history.loop
+        answer: asyncio.Future[Any] = asyncio.Future(loop=loop)
+        loop.at(loop.moment + history.latency(), self._arrive, method, arguments, effect, answer)
+        return answer
 
     def _arrive(self, method: str, arguments: tuple[Any, ...], effect: Effect, answer: asyncio.Future[Any]) -> None:
         if not self.alive:
@@ -126,7 +129,9 @@ class Process:
             self.history.took_effect(method, arguments)
         except Exception as raised:
             error = raised
-        if fault == "die after" and self.alive:
+        if not fault:
+            self._reply(answer, result, error)
+        elif fault == "die after" and self.alive:
             self.die()
         elif fault == "fail after":
             self._reply(answer, *_failed(method, reached=True))
@@ -166,6 +171,14 @@ def at_once(step: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("a simulated port waited")
 
 
+@cache
+def _kind_of(function: Callable[..., Any]) -> str:
+    """What a method of a port gives: lines, an answer, or a value at once."""
+    if inspect.isasyncgenfunction(function):
+        return "lines"
+    return "call" if inspect.iscoroutinefunction(function) else "value"
+
+
 class _Port:
     """A port as one process sees it."""
 
@@ -175,8 +188,9 @@ class _Port:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._real, name)
         process = self._process
+        kind = _kind_of(getattr(method, "__func__", method))
         seen: Any
-        if inspect.isasyncgenfunction(method):
+        if kind == "lines":
 
             async def read(*arguments: Any) -> list[Any]:
                 return [item async for item in method(*arguments)]
@@ -186,9 +200,9 @@ class _Port:
                     yield item
 
             seen = lines
-        elif inspect.iscoroutinefunction(method):
+        elif kind == "call":
 
-            def call(*arguments: Any) -> Coroutine[Any, Any, Any]:
+            def call(*arguments: Any) -> asyncio.Future[Any]:
                 return process.call(name, arguments, method)
 
             seen = call

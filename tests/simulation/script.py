@@ -63,6 +63,7 @@ class Script:
         most_blocks: appends that a segment takes.
         takes: seconds that a workflow run goes on.
         unheard: share of accepted dispatches whose run comes minutes later, or never.
+        names_runs: GitHub answers a workflow dispatch with the run's id; else with 204, as older servers do.
         gateway: 5xx answers may come although GitHub accepted the dispatch.
     """
 
@@ -81,6 +82,7 @@ class Script:
     most_blocks: int = 50_000
     takes: float = 4.0
     unheard: float = 0.0
+    names_runs: bool = True
     gateway: bool = False
     instances: int = 2
 
@@ -156,7 +158,13 @@ def train(chance: random.Random) -> Route:
         ),
         hold=Hold(seconds(chance.choice((30, 120, 600)))) if chance.random() < 0.3 else None,
         budget=Budget(chance.choice((1, 2)), seconds(60)) if chance.random() < 0.15 else None,
+        **_door(chance),
     )
+
+
+def _door(chance: random.Random) -> dict[str, str]:
+    """Most routes dispatch to the repository, some to one workflow."""
+    return {"workflow": chance.choice(("train.yml", "other.yml")), "ref": "main"} if chance.random() < 0.3 else {}
 
 
 def audit(chance: random.Random) -> Route:
@@ -174,13 +182,13 @@ def _routes(chance: random.Random) -> tuple[Route, ...]:
     if chance.random() < 0.4:
         routes.append(audit(chance))
     if chance.random() < 0.15:
-        routes.append(EACH)
-    routes.append(DEPLOY)
+        routes.append(replace(EACH, **_door(chance)))
+    routes.append(replace(DEPLOY, **_door(chance)))
     return tuple(routes)
 
 
 def _later(routes: tuple[Route, ...], chance: random.Random) -> tuple[Route, ...]:
-    """Other waits, one route gone or one new. Names, keys and whether it settles stay: see docs/simulation.md."""
+    """Other waits and doors, one route gone or one new. Names, keys and whether it settles stay."""
     others = {route.name: route for route in routes}
     others["train"] = train(chance)
     if chance.random() < 0.4:
@@ -198,7 +206,7 @@ def _time(moment: float, chance: random.Random) -> str | None:
     if odd < 0.8:
         return None
     if odd < 0.86:
-        return (START + seconds(moment + chance.random() * 290)).isoformat()
+        return (START + seconds(moment + chance.random() * chance.choice((290, 7200, 2 * _DAY)))).isoformat()
     if odd < 0.92:
         return (START + seconds(moment - chance.random() * 2 * _DAY)).isoformat()
     return chance.choice(("", "9999-12-31T23:59:59Z", "1601-01-01T00:00:00Z", "2031-01-01T00:00:00+05:30"))
@@ -269,6 +277,7 @@ def script(seed: int) -> Script:
         most_blocks=chance.choice((1, 2, 50_000, 50_000)),
         takes=chance.choice((0.0, 2.0, 6.0, 20.0)),
         unheard=chance.choice((0.0, 0.0, 0.0, 0.06)),
+        names_runs=chance.random() < 0.6,
     )
 
 

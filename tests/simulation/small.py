@@ -36,6 +36,7 @@ def _scene(routes: tuple[Route, ...], deliveries: tuple[Delivery, ...], **more: 
     return Script(seed=1, routes=routes, deliveries=deliveries, timer=30.0, takes=1.0, **more)
 
 
+_DOOR = {"workflow": "train.yml", "ref": "main"}
 _A1, _A2, _B1 = blob("a/1.csv", "01", 0.0), blob("a/2.csv", "01", 0.0), blob("b/1.csv", "01", 0.0)
 
 SCENES = {
@@ -61,6 +62,13 @@ SCENES = {
     "more keys than may be open": _scene(
         (replace(TRAIN, max_open_keys=1),), _by_trigger((0.0, _A1), (0.5, _B1), (20.0, _B1))
     ),
+    "to one workflow": _scene(
+        (replace(TRAIN, **_DOOR), replace(DEPLOY, **_DOOR)),
+        _by_trigger((0.0, _A1), (0.5, run_completed("r", 0.0)), (8.0, _A2)),
+    ),
+    "to one workflow, on a server that does not name its runs": _scene(
+        (replace(TRAIN, **_DOOR),), _by_trigger((0.0, _A1)), names_runs=False
+    ),
     "letters": _scene(
         (TRAIN,), (*_by_trigger((0.0, blob("a/1.csv", "01", 0.0, account="stranger"))), Delivery(1.0, (), b"{"))
     ),
@@ -72,6 +80,13 @@ SCENES = {
         (TRAIN, DEPLOY),
         _by_trigger((0.0, _A1), (3.0, _A2), (9.0, blob("a/3.csv", "01", 9.0)), (9.0, run_completed("r", 9.0))),
         later_routes=(TRAIN, DEPLOY),
+        later_format=True,
+        calm=8.0,
+    ),
+    "a version that knows another door": _scene(
+        (TRAIN, DEPLOY),
+        _by_trigger((0.0, _A1), (5.0, _A2), (9.0, blob("a/3.csv", "01", 9.0)), (9.0, run_completed("r", 9.0))),
+        later_routes=(replace(TRAIN, **_DOOR), replace(DEPLOY, **_DOOR)),
         later_format=True,
         calm=8.0,
     ),

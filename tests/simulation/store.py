@@ -22,7 +22,7 @@ class QuickStore(MemoryStore):
         super().__init__(now)
         self.rows: dict[str, Dispatch] = {}
         self.hidden: set[str] = set()
-        """Ids of rows whose state a later version of the app wrote."""
+        """Ids of rows that a later version of the app wrote so that the first one cannot read their state."""
 
     async def insert_dispatch(self, dispatch: Dispatch) -> bool:
         if dispatch.id in self.rows:
@@ -47,7 +47,10 @@ class QuickStore(MemoryStore):
 
 
 class LaterStore:
-    """The store as a later version of the app uses it: the first one cannot read its lines and its `ready` rows."""
+    """The store as a later version of the app uses it.
+
+    The first one cannot read its lines, its `ready` rows, and its unfinished rows that go to one workflow.
+    """
 
     def __init__(self, store: QuickStore) -> None:
         self._store = store
@@ -65,7 +68,7 @@ class LaterStore:
             yield _LINE + line.removeprefix(_LATER_LINE) if line.startswith(_LATER_LINE) else line
 
     def _written(self, row: Dispatch) -> Dispatch:
-        if row.state == "ready":
+        if row.state == "ready" or (row.workflow and not row.is_final):
             self._store.hidden.add(row.id)
         else:
             self._store.hidden.discard(row.id)

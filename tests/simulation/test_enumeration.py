@@ -29,7 +29,6 @@ def test_an_overflowed_event_that_comes_again(monkeypatch: pytest.MonkeyPatch) -
         assert broken == [], f"{fault} at call {number}"
 
 
-@pytest.mark.xfail(reason="without the route nobody knows under which keys an overflow's events were listed before")
 def test_an_overflow_whose_route_is_gone() -> None:
     """Its window is finished by its kept rule, and what an earlier manifest lists is not listed again."""
     assert violations(History(OVERFLOWED_LAST).run()) == []
