@@ -1,7 +1,7 @@
 """Start a training job: on this machine, or in Azure ML. This is what the workflow train_model.yml calls.
 
-Reads `TRAINING_COMPUTE`: `local` runs the steps here, in the foreground; anything else names the Azure ML
-cluster (empty: the one in `.cloud/.azure/compute.json`), and the job is submitted and left to itself.
+Reads `TRAINING_COMPUTE`: `local` runs the steps here, in the foreground; anything else names the compute
+target in Azure ML (empty: that of `.cloud/.azure/compute.json`), and the job is submitted and left to itself.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from functions.core.routes import Route
 from functions.core.routes_file import RoutesError, load_routes
 from functions.settings import ROUTES, SettingsError
 from local import ports, run_config
-from local.commands import dead_letters, replay, rescan, trace
+from local.commands import dead_letters, doctor, replay, rescan, rollback, trace
 from local.commands.moments import moment
 from local.commands.surroundings import DEFAULT_FOLDER, CommandError, add_folder
 from local.explain import as_text, explain
@@ -114,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     missing.add_argument("--yes", action="store_true", help="do it; without, it only says what it would do")
     add_folder(missing)
     missing.set_defaults(run=rescan.run)
+
+    doctor.add(commands)
+    rollback.add(commands)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The uploads of the demo, made from data sets that scikit-learn ships: real digits and irises as CSV files.
+"""The example data, made from what installed packages ship: digits, irises and short scientific texts as CSV files.
 
 Everything is seeded and deterministic. Three uploads of the handwritten digits tell the story of the gate: a small
 one makes the first model, a large one a better one, and a mislabelled one a model that is not better.
@@ -6,9 +6,13 @@ one makes the first model, a large one a better one, and a mislabelled one a mod
 
 from __future__ import annotations
 
+import ast
 import csv
+import importlib.util
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +27,16 @@ _SECOND = slice(240, 1500)
 _THIRD = slice(1500, 1797)
 _DIGIT_COLUMNS = tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8))
 _IRIS_COLUMNS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+_TOPICS = {
+    "linear_algebra": ("numpy/linalg", "scipy/linalg", "scipy/sparse/linalg"),
+    "statistics": ("scipy/stats",),
+    "signals": ("numpy/fft", "scipy/fft", "scipy/signal", "scipy/ndimage"),
+    "optimization": ("scipy/optimize",),
+    "geometry": ("scipy/spatial",),
+}
+# What comes before the first underlined title of a docstring says in prose what the thing is about.
+_FIRST_TITLE = re.compile(r"\n[A-Z][A-Za-z ]+\n-{3,}")
+_PROSE_LENGTH = range(80, 1500)
 
 
 def first_digits() -> list[CsvFile]:
@@ -54,6 +68,30 @@ def iris() -> list[CsvFile]:
     return _write("iris", _IRIS_COLUMNS, "species", loaded.data[order].tolist(), labels, files=3)
 
 
+def abstracts(files: int = 4) -> list[CsvFile]:
+    """Return about 900 short scientific texts with their topic: what NumPy's and SciPy's docstrings say in prose."""
+    once = {text: (form, topic) for topic, folders in _TOPICS.items() for form, text in _prose(folders)}
+    texts = sorted(once)
+    order = np.random.default_rng(_SEED).permutation(len(texts)).tolist()
+    rows = [(once[texts[number]][0], texts[number]) for number in order]
+    topics = [once[texts[number]][1] for number in order]
+    return _write("abstracts", ("form", "abstract"), "topic", rows, topics, files=files)
+
+
+def _prose(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (`class` or `function`, prose of its docstring) of the public names in installed packages' folders."""
+    found = importlib.util.find_spec("numpy")
+    packages = Path(str(found.origin if found else "")).parents[1]
+    for path in sorted(path for folder in folders for path in (packages / folder).rglob("*.py")):
+        if "tests" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                text = " ".join(_FIRST_TITLE.split(ast.get_docstring(node) or "")[0].split())
+                if len(text) in _PROSE_LENGTH:
+                    yield "class" if isinstance(node, ast.ClassDef) else "function", text
+
+
 def _digits(part: slice) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Return the shuffled digits of `part`: features (rows, 64) from 0 to 16, labels (rows,) from 0 to 9."""
     from sklearn.datasets import load_digits  # noqa: PLC0415
@@ -71,7 +109,7 @@ def _write(
     stem: str,
     columns: Sequence[str],
     label: str,
-    rows: Sequence[Sequence[float]],
+    rows: Sequence[Sequence[float | str]],
     labels: Sequence[object],
     *,
     files: int,

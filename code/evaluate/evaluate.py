@@ -5,29 +5,96 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mlflow.sklearn
-import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlops import digest, environment, gate, lineage, metrics, report, settings, split, tracking
+from mlops import (
+    admission,
+    digest,
+    environment,
+    figures,
+    gate,
+    lineage,
+    metrics,
+    report,
+    rules,
+    settings,
+    slices,
+    split,
+    tracking,
+)
+from sklearn.metrics import classification_report  # type: ignore[import-untyped]
+
+PER_CLASS = "per_class.json"
+"""Artifact with precision, recall, F1 and held-out rows of each class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the evaluation found: the record, and what it rests on."""
+
+    record: dict[str, Any]
+    challenger: metrics.Answers
+    notes: list[str]
+    """What was measured but not judged, a sentence each."""
 
 
 def answers(folder: Path, name: str, rows: pd.DataFrame, data_set: settings.DataSet) -> metrics.Answers:
     """Let the model in `folder` answer `rows`; `name` stands in the sentence if it cannot."""
     try:
         model = mlflow.sklearn.load_model(str(folder))
-        predicted = model.predict(rows[data_set.features])
-    except (MlflowException, OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # whatever the file is, and whichever reader stumbles over it
+        raise report.Fault(
+            f"The {name} is no model that can be loaded ({tracking.first_line(error)}): train.py must write an MLflow "
+            "folder of a scikit-learn estimator. Nothing was registered; the champion stays as it is."
+        ) from None
+    try:
+        return metrics.ask(model, rows[data_set.features], rows[data_set.label])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise report.Fault(
             f"The {name} cannot answer the held-out rows ({tracking.first_line(error)}): if the columns in "
             f"code/data/{data_set.name}.json have changed, give registermodel.json a new model_name."
         ) from None
-    return metrics.Answers(rows[data_set.label].to_numpy(dtype=str), np.asarray(predicted, dtype=str))
+
+
+def evaluate(data: Path, model: Path, job: environment.JobEnvironment, configuration: settings.Settings) -> Evaluation:
+    """Measure both models on the held-out rows of `data`, and decide by today's rule."""
+    data_set = settings.load_data_set(job.folder)
+    rule = rules.today(configuration, data_set)
+    metric, client = metrics.named(rule.metric), tracking.client()
+    table = lineage.read_table(data, data_set)
+    _, rows = split.parts(table, data_set.features, data_set.held_out_fraction)
+
+    challenger = answers(model, "challenger", rows, data_set)
+    measured = gate.Measured(
+        digest.of_folder(model), metrics.value(metric, challenger), metrics=metrics.every(challenger)
+    )
+    champion, asked, interval = None, None, None
+    serving = admission.champion(client, configuration.model_name(job.folder))
+    if serving is not None:
+        folder = tracking.model_folder(serving)
+        asked = answers(folder, f"champion (version {serving.version})", rows, data_set)
+        champion = gate.Measured(
+            digest.of_folder(folder), metrics.value(metric, asked), str(serving.version), metrics.every(asked)
+        )
+        interval = metrics.difference_interval(
+            metric,
+            challenger,
+            asked,
+            confidence=data_set.confidence,
+            resamples=data_set.resamples,
+            seed=data_set.seed,
+        )
+    sliced = slices.compare(rule, rows, challenger, asked)
+    snapshot = lineage.read(data).snapshot_sha256
+    circumstances = gate.Circumstances(job.job, job.origin, snapshot, len(rows), data_set.name)
+    record = gate.decide(rule, circumstances, measured, champion, interval, slices=sliced)
+    return Evaluation(record, challenger, slices.notes(rule, sliced))
 
 
 def main() -> None:
@@ -37,72 +104,67 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--decision", type=Path, required=True, help="folder to write decision.json to")
     arguments = parser.parse_args()
-    job = environment.read()
-    configuration, data_set = settings.load(), settings.load_data_set(job.folder)
-    metric_name, larger_is_better = configuration.metric()
-    metric = metrics.named(metric_name)
-    client = tracking.client()
-    table = lineage.read_table(arguments.data, data_set)
-    _, rows = split.parts(table, data_set.features, data_set.held_out_fraction)
-
-    challenger = answers(arguments.model, "challenger", rows, data_set)
-    measured = gate.Measured(digest.of_folder(arguments.model), metrics.value(metric, challenger))
-    champion, interval = None, None
-    serving = tracking.champion(client, configuration.model_name(job.folder))
-    if serving is not None:
-        folder = tracking.model_folder(serving)
-        asked = answers(folder, f"champion (version {serving.version})", rows, data_set)
-        champion = gate.Measured(digest.of_folder(folder), metrics.value(metric, asked), version=str(serving.version))
-        interval = metrics.difference_interval(
-            metric,
-            challenger,
-            asked,
-            confidence=data_set.confidence,
-            resamples=data_set.resamples,
-            seed=data_set.seed,
-        )
-    record = gate.decide(
-        gate.Rule(metric_name, larger_is_better, data_set.floor, data_set.confidence),
-        gate.Circumstances(job.job, job.origin, lineage.read(arguments.data).snapshot_sha256, len(rows)),
-        measured,
-        champion,
-        interval,
-    )
-    _store(client, arguments.decision, record)
+    job, configuration = environment.read(), settings.load()
+    found = evaluate(arguments.data, arguments.model, job, configuration)
+    arguments.decision.mkdir(parents=True, exist_ok=True)
+    (arguments.decision / gate.RECORD).write_text(json.dumps(found.record, indent=1, sort_keys=True), encoding="utf-8")
+    _log(found, arguments.model, lineage.read(arguments.data).tags())
+    _say(found)
 
 
-def _store(client: MlflowClient, folder: Path, record: dict[str, object]) -> None:
-    """Write the record for the next step, log it with the run, and say what was decided."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / gate.RECORD).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
-    run = tracking.step_run_id()
+def _log(found: Evaluation, model: Path, lineage_tags: dict[str, str]) -> None:
+    """Store the record, and what it rests on, with the step's run; the job's own run gets the outcome as tags too."""
+    client, run, record = tracking.client(), tracking.step_run_id(), found.record
+    # In Azure every step has a run of its own: the model lies beside its record, so that force.py finds both.
+    tracking.log_model(client, run, model)
     tracking.log_json(client, gate.RECORD, record)
-    client.set_tag(run, "decision_outcome", str(record["outcome"]))
-    client.set_tag(run, "decision_reason", str(record["reason"]))
+    per_class = classification_report(
+        found.challenger.truth, found.challenger.predicted, output_dict=True, zero_division=0
+    )
+    tracking.log_json(client, PER_CLASS, per_class)
+    client.log_figure(run, figures.confusion(found.challenger, "challenger"), figures.CONFUSION)
+    measured = {f"held_out_{name}": value for name, value in record["metrics"].items() if value is not None}
+    tracking.log_numbers(client, run, metrics=measured, params={})
+    decided = {
+        "decision_outcome": record["outcome"],
+        "decision_reason": record["reason"][: tracking.TAG_LENGTH],
+        "decision_sha256": digest.of_value(record),
+    }
+    tracking.tag_job(client, {**lineage_tags, **decided})
+
+
+def _say(found: Evaluation) -> None:
+    """Print the decision and write it into the job's summary."""
+    record = found.record
     rule, champion = record["rule"], record["champion"]
-    assert isinstance(rule, dict)  # noqa: S101 - the record is ours; this is for the type checker
-    if isinstance(record["challenger"], float):
-        client.log_metric(run, f"held_out_{rule['metric']}", record["challenger"])
     report.say(f"{record['outcome']}: {record['reason']}")
+    for note in found.notes:
+        report.say(note)
+    floors = [(rule["metric"], rule["larger_is_better"], rule["floor"]), *rule["floors"]]
+    rows: list[tuple[str, object]] = [
+        ("challenger", record["challenger"]),
+        ("champion", f"{champion['value']} (version {champion['version']})" if champion else "none yet"),
+        ("interval of challenger - champion", record["difference_interval"] or "none"),
+        ("metric", f"{rule['metric']}, confidence {rule['confidence']}"),
+        ("floors", "; ".join(f"{name} {'≥' if larger else '≤'} {value:g}" for name, larger, value in floors)),
+        ("held-out rows", record["held_out_rows"]),
+        *(
+            (
+                f"slice {one['column']} = {one['value']}, {one['rows']} rows"
+                + ("" if one["judged"] else ", not judged"),
+                f"{one['challenger']} against {one['champion']}" if champion else one["challenger"],
+            )
+            for one in record["slices"]
+        ),
+    ]
     report.summarize(
         f"Decision: {str(record['outcome']).replace('_', ' ')}",
         [
             report.cell(record["reason"]),
             "",
-            *report.table(
-                [
-                    ("challenger", record["challenger"]),
-                    (
-                        "champion",
-                        f"{champion['value']} (version {champion['version']})"
-                        if isinstance(champion, dict)
-                        else "none yet",
-                    ),
-                    ("interval of challenger - champion", record["difference_interval"] or "none"),
-                    ("metric", f"{rule['metric']}, floor {rule['floor']}, confidence {rule['confidence']}"),
-                    ("held-out rows", record["held_out_rows"]),
-                ]
-            ),
+            *report.table(rows),
+            "",
+            *(f"- {report.cell(note)}" for note in found.notes),
         ],
     )
 

@@ -1,121 +1,133 @@
 """Azure: the same steps as an Azure ML v2 pipeline job. It is submitted and left alone; its event starts the rest.
 
-Only this module imports azure-ai-ml, and only when a job really goes to Azure (the import takes a second).
+Only the modules azure_backend, azure_endpoints and what they import know azure-ai-ml, and they are imported only when
+something really goes to Azure (the import takes a second).
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from azure.ai.ml import Input, MLClient, Output, command, dsl
-from azure.ai.ml.entities import AmlCompute, Environment, PipelineJob
-from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
+from azure.ai.ml import MLClient
+from azure.ai.ml.entities import PipelineJob
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 
-from mlops import pipeline, report
-from mlops.environment import JobEnvironment, required
+from mlops import azure_job, azure_workspace, pipeline, report
+from mlops.environment import JobEnvironment
 from mlops.settings import ROOT, Settings
 
-# What a step reads from its environment, beside the names that are made for each job.
-_HANDED_ON = ("STORAGE_ACCOUNT", "STATE_ACCOUNT")
+_BROKEN_OFF = frozenset({"failed", "canceled", "notresponding"})
+_MOST_ATTEMPTS = 100
 
 
-def submit(job: JobEnvironment, configuration: Settings, compute: str) -> None:
-    """Submit the job to the cluster `compute` and return at once. Submitting a job twice is harmless."""
-    job = replace(job, job=pipeline.job_name(job.origin, job.attempt))
-    workspace = configuration.workspace
-    subscription = required("AZURE_SUBSCRIPTION_ID", "the subscription that holds the workspace")
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - the tests build jobs without it
+def submit(job: JobEnvironment, configuration: Settings, compute: str, client: MLClient | None = None) -> None:
+    """Submit the job to `compute` and return at once (or wait, where run.json says so).
 
-    client = MLClient(DefaultAzureCredential(), subscription, workspace["resource_group"], workspace["name"])
-    try:
-        _ensure_cluster(client, configuration, compute)
-        submitted = client.jobs.create_or_update(training_job(job, configuration, compute))
-    except ResourceExistsError:
-        report.say(f"Job {job.job} has been submitted before; nothing to do.")
+    Submitting a job twice is harmless: one that runs or has finished is left alone, and one that broke off is
+    followed by the next attempt, as on one machine.
+    """
+    client = client or azure_workspace.connect(configuration)
+    azure_workspace.ensure_workspace(client, configuration)
+    job, known = _named(client, job)
+    if known:
+        _tell_known(job, known)
         return
+    azure_workspace.ensure_compute(client, configuration, compute)
+    os.environ.update(azure_job.git_variables(job, os.environ))
+    try:
+        submitted = _submit(client, job, configuration, compute)
     except AzureError as error:
-        raise report.Fault(
-            f"Azure ML refused job {job.job} in workspace {workspace['name']}: {(error.message or '').strip()}"
-        ) from None
+        # Two of the same may come at once; Azure takes the first of a name and refuses the other.
+        known = _status(client, job.job) if _refused(error) else ""
+        if not known:
+            raise azure_workspace.fault(f"Job {job.job} was not submitted to compute {compute}", error) from None
+        _tell_known(job, known)
+        return
     report.say(f"Submitted {job.job}: {submitted.studio_url}")
     report.summarize(
         "Submitted to Azure ML",
         [
             *report.table([("job", job.job), ("studio", submitted.studio_url), ("compute", compute)]),
             "",
-            "This run ends here. The job's RunCompleted event starts the deployment.",
+            "The job's RunCompleted event starts the deployment.",
         ],
     )
+    if configuration.run["wait_for_completion"]:
+        _wait(client, job)
 
 
-def training_job(job: JobEnvironment, configuration: Settings, compute: str) -> PipelineJob:
-    """Build the pipeline job: a command node per step, its folders wired from output to input."""
-    environment = Environment(
-        name="signalbox-train",
-        image="mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04",
-        conda_file=str(ROOT / "code" / "train" / "environment.yml"),
-    )
-    variables = {
-        **{name: os.environ[name] for name in _HANDED_ON if os.environ.get(name)},
-        "ORIGIN": job.origin,
-        "FOLDER": job.folder,
-        "MANIFEST_SHA256": job.manifest_sha256,
-        "JOB_NAME": job.job,
-        "GITHUB_SHA": job.commit,
-        "GITHUB_RUN_ID": job.workflow_run,
-        "AZUREML_GIT_COMMIT": job.commit,
-    }
+def _named(client: MLClient, job: JobEnvironment) -> tuple[JobEnvironment, str]:
+    """Name the job: the workflow's attempt, or the next number where an earlier one of that name broke off.
 
-    @dsl.pipeline(default_compute=compute)  # type: ignore[call-overload, untyped-decorator, unused-ignore]
-    def training() -> None:
-        folders: dict[str, object] = {}
-        for step in pipeline.STEPS:
-            options = [f"--{name} ${{{{inputs.{name}}}}}" for name in step.inputs]
-            options += [f"--{name} ${{{{outputs.{name}}}}}" for name in step.outputs]
-            node = command(
-                name=step.name,
-                display_name=step.name,
-                command=" ".join(["python", step.script, *options]),
-                code=str(ROOT),
-                environment=environment,
-                environment_variables=variables,
-                inputs={name: Input(type="uri_folder") for name in step.inputs},
-                outputs={name: Output(type="uri_folder") for name in step.outputs},
-                is_deterministic=False,  # else Azure ML may answer with an earlier job's data
-            )(**{name: folders[name] for name in step.inputs})
-            node.name = step.name
-            folders.update({name: node.outputs[name] for name in step.outputs})
-
-    built: PipelineJob = training()
-    built.name = job.job
-    built.display_name = job.job
-    built.experiment_name = configuration.run["experiment_name"]
-    built.tags = pipeline.job_tags(job, configuration.run["tags"])
-    return built
+    Returns the job, and the status of the one that has this name already (empty: there is none).
+    """
+    for attempt in range(job.attempt, job.attempt + _MOST_ATTEMPTS):
+        name = pipeline.job_name(job.origin, attempt)
+        status = _status(client, name)
+        if status.lower() not in _BROKEN_OFF:
+            return replace(job, job=name), status
+    raise report.Fault(f"{_MOST_ATTEMPTS} jobs of origin {job.origin} have failed: mend the cause, then replay it.")
 
 
-def cluster(configuration: Settings, name: str) -> AmlCompute:
-    """Build the cluster's definition from compute.json."""
-    wanted = configuration.compute
-    if wanted["compute_type"] != "amlcluster":
-        raise report.Fault(
-            f"compute.json: compute_type is {wanted['compute_type']!r}, but training runs on an 'amlcluster'."
-        )
-    return AmlCompute(
-        name=name,
-        size=wanted["vm_size"],
-        tier=wanted["vm_priority"],
-        min_instances=wanted["min_nodes"],
-        max_instances=wanted["max_nodes"],
-        idle_time_before_scale_down=wanted["idle_seconds_before_scaledown"],
-    )
-
-
-def _ensure_cluster(client: MLClient, configuration: Settings, name: str) -> None:
-    """Create the cluster if the workspace has none of that name; an existing one is left as it is."""
+def _status(client: MLClient, name: str) -> str:
+    """Return the status of a job, or nothing where there is no such job."""
     try:
-        client.compute.get(name)
+        return azure_workspace.word(client.jobs.get(name).status)
     except ResourceNotFoundError:
-        report.say(f"Creating the compute cluster {name}")
-        client.compute.begin_create_or_update(cluster(configuration, name)).result()
+        return ""
+    except AzureError as error:
+        raise azure_workspace.fault(f"Job {name} cannot be looked up", error) from None
+
+
+def _submit(client: MLClient, job: JobEnvironment, configuration: Settings, compute: str) -> PipelineJob:
+    """Register what the job is made of, and submit it."""
+    with tempfile.TemporaryDirectory(prefix="signalbox-code-") as folder:
+        staged = azure_job.stage(Path(folder))
+        wanted = azure_job.environment("signalbox-train", ROOT / "code" / "train" / "environment.yml")
+        environment = registered(client.environments, wanted)
+        made = azure_job.components(staged, configuration, f"azureml:{environment.name}:{environment.version}")
+        made = {name: registered(client.components, component) for name, component in made.items()}
+        built = azure_job.training_job(job, configuration, compute, made)
+        return client.jobs.create_or_update(built)  # type: ignore[return-value, no-any-return, unused-ignore]
+
+
+def registered(operations: Any, asset: Any) -> Any:
+    """Return the asset as the workspace has it: of this name and version already, or registered now."""
+    try:
+        return operations.get(asset.name, asset.version)
+    except ResourceNotFoundError:
+        pass
+    try:
+        return operations.create_or_update(asset)
+    except HttpResponseError as error:
+        if not _refused(error):
+            raise
+        try:  # another job may have registered the same meanwhile; what is registered never changes
+            return operations.get(asset.name, asset.version)
+        except ResourceNotFoundError:
+            raise error from None
+
+
+def _refused(error: AzureError) -> bool:
+    """Tell whether Azure refused a request as it does where something of that name is there already."""
+    return isinstance(error, HttpResponseError) and error.status_code in {400, 409}
+
+
+def _tell_known(job: JobEnvironment, status: str) -> None:
+    report.say(f"Job {job.job} has been submitted before and is {status}; nothing to do.")
+    report.summarize(
+        "Submitted to Azure ML before",
+        [f"Job `{job.job}` is {status}. If its deployment never started, start deploy_model.yml with this name."],
+    )
+
+
+def _wait(client: MLClient, job: JobEnvironment) -> None:
+    """Show the job's log until it ends; raises `Fault` if it failed."""
+    try:
+        client.jobs.stream(job.job)
+    except AzureError as error:
+        raise azure_workspace.fault(f"Job {job.job} did not complete", error) from None

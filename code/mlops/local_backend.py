@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def run(job: JobEnvironment, configuration: Settings) -> None:
     else:
         run_tags = {**tags, tracking.JOB_TAG: job.job}
         run_id = client.create_run(experiment_id, tags=run_tags, run_name=job.job).info.run_id
-        failed = _steps(job, run_id)
+        _say_what_is_azures(configuration)
+        own = {str(key): str(value) for key, value in configuration.run["environment_variables"].items()}
+        failed = _steps(job, run_id, own)
         client.set_terminated(run_id, "FAILED" if failed else _FINISHED)
     runevents.publish(
         job=job.job,
@@ -62,9 +65,19 @@ def _named(client: MlflowClient, experiment_id: str, job: JobEnvironment) -> tup
     raise report.Fault(f"{_MOST_ATTEMPTS} jobs of origin {job.origin} have failed: mend the cause, then replay it.")
 
 
-def _steps(job: JobEnvironment, run_id: str) -> str | None:
-    """Run the steps one after the other; return the name of the one that failed, or None."""
-    environment = {**os.environ, "JOB_NAME": job.job, "MLFLOW_RUN_ID": run_id, "ORIGIN": job.origin}
+def _say_what_is_azures(configuration: Settings) -> None:
+    """Say which settings of run.json do not take part here, so that nobody waits for their effect."""
+    for key in ("sweep", "distribution"):
+        if configuration.run[key]:
+            report.say(f"run.json: {key} is for Azure ML; on one machine the train step runs once, in one process.")
+
+
+def _steps(job: JobEnvironment, run_id: str, own: Mapping[str, str]) -> str | None:
+    """Run the steps one after the other; return the name of the one that failed, or None.
+
+    `own` are run.json's environment_variables; what is set already wins.
+    """
+    environment = {**own, **os.environ, "JOB_NAME": job.job, "MLFLOW_RUN_ID": run_id, "ORIGIN": job.origin}
     with tempfile.TemporaryDirectory(prefix="signalbox-job-") as folder:
         for step in pipeline.STEPS:
             command = [sys.executable, str(ROOT / step.script)]

@@ -38,6 +38,7 @@ def job_tags(job: JobEnvironment, extra: dict[str, object]) -> dict[str, str]:
     return {
         **{str(key): str(value) for key, value in extra.items()},
         "signalbox_origin": job.origin,
+        "signalbox_job": job.job,
         "data_set": job.folder,
         "manifest_sha256": job.manifest_sha256,
         "git_commit": job.commit,

@@ -69,7 +69,10 @@ def group(title: str) -> Iterator[None]:
 
 
 def step(title: str, main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `Fault` becomes an error line, a summary section and exit status 1."""
+    """Run a script's `main`; a `Fault` becomes an error line, a summary section and exit status 1.
+
+    A script that is told to stop ends with 130, as a shell would say it.
+    """
     try:
         main()
     except Fault as fault:
@@ -77,3 +80,6 @@ def step(title: str, main: Callable[[], None]) -> None:
             say(f"::error title={title}::{escaped(sentence)}")
         summarize(f"{title}: failed", [f"- {cell(sentence)}" for sentence in fault.sentences])
         sys.exit(1)
+    except KeyboardInterrupt:
+        say(f"::error title={title}::Stopped from outside.")
+        sys.exit(130)

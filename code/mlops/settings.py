@@ -8,46 +8,22 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlops import azure_settings, deploy_settings, drift_rule
+from mlops.drift_rule import DriftRule
 from mlops.report import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOUD = Path(".cloud/.azure")
 
-_FILES: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "workspace.json": {"name": str, "resource_group": str},
-    "compute.json": {
-        "name": str,
-        "compute_type": str,
-        "vm_size": str,
-        "vm_priority": str,
-        "min_nodes": int,
-        "max_nodes": int,
-        "idle_seconds_before_scaledown": int,
-    },
-    "run.json": {"experiment_name": str, "tags": dict, "default_folder": str},
-    "registermodel.json": {
-        "model_name": str,
-        "model_description": str,
-        "model_tags": dict,
-        "metrics_max": list,
-        "metrics_min": list,
-    },
-    "deploy.json": {
-        "name": str,
-        "inference_source_directory": str,
-        "inference_entry_script": str,
-        "tags": dict,
-        "scoring_timeout_ms": int,
-        "test_enabled": bool,
-        "test_file_path": str,
-        "test_file_function_name": str,
-    },
-}
+TRAIN_ON = ("dataset", "burst")
+ON_MISSING = ("skip", "fail")
 _DATA_SET: dict[str, type | tuple[type, ...]] = {
     "columns": list,
     "label": dict,
@@ -61,16 +37,46 @@ _DATA_SET: dict[str, type | tuple[type, ...]] = {
     "floor": (int, float),
     "confidence": float,
     "resamples": int,
+    "floors": dict,
+    "slices": list,
+    "slice_tolerance": (int, float),
+    "minimum_slice_rows": int,
+    "train_on": str,
+    "on_missing": str,
+    "maximum_rows": int,
+    "maximum_duplicates": (int, float),
+    "maximum_imbalance": (int, float),
+    "drift": dict,
 }
+_DATA_SET_DEFAULTS: dict[str, Any] = {
+    "floors": {},
+    "slices": [],
+    "slice_tolerance": 0.05,
+    "minimum_slice_rows": 20,
+    "train_on": "dataset",
+    "on_missing": "fail",
+    "maximum_rows": 200_000,
+    "maximum_duplicates": 0.9,
+    "maximum_imbalance": 20,
+    "drift": {},
+}
+NUMBER, TEXT = "number", "text"
+_COLUMN_KEYS = {NUMBER: {"minimum", "maximum"}, TEXT: {"max_length"}}
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnRule:
-    """What a feature column must hold: numbers between two bounds, both included, in the column's own unit."""
+    """What a feature column must hold: numbers between two bounds, or text up to a length."""
 
     name: str
-    minimum: float
-    maximum: float
+    minimum: float = -math.inf
+    """Smallest number allowed, in the column's own unit."""
+    maximum: float = math.inf
+    """Largest number allowed."""
+    kind: str = NUMBER
+    """`number` or `text`."""
+    max_length: int = 0
+    """Characters that a text may have at most; 0 where the column holds numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +107,41 @@ class DataSet:
     """Level of the interval for the difference between challenger and champion, e.g. 0.95."""
     resamples: int
     """Bootstrap resamples behind that interval."""
+    floors: Mapping[str, float]
+    """Values that further metrics must reach (or stay below), by the metric's name."""
+    slices: tuple[str, ...]
+    """Columns by whose values the comparison with the champion is also made apart."""
+    slice_tolerance: float
+    """How much worse than the champion a challenger may be on one slice, in the deciding metric's unit."""
+    minimum_slice_rows: int
+    """Held-out rows that a slice needs in order to be judged."""
+    train_on: str
+    """`dataset`: the folder as it stands; `burst`: the files of the dispatch's manifest. `DATA` overrides it."""
+    on_missing: str
+    """`skip` or `fail`: what follows if a file is gone or was changed before it could be read."""
+    maximum_rows: int
+    """Of more different rows than these, so many are trained on, chosen by hash; that bounds a step's memory."""
+    maximum_duplicates: float
+    """Share of the rows that may repeat another one, from 0 to 1."""
+    maximum_imbalance: float
+    """So many rows of the most frequent class may come on one row of the rarest."""
+    drift: DriftRule
+    """When the data counts as drifted away from what the champion learned."""
 
     @property
     def features(self) -> list[str]:
         """Return the names of the feature columns, in the model's order."""
         return [column.name for column in self.columns]
+
+    @property
+    def numbers(self) -> list[str]:
+        """Return the names of the feature columns that hold numbers."""
+        return [column.name for column in self.columns if column.kind == NUMBER]
+
+    @property
+    def texts(self) -> list[str]:
+        """Return the names of the feature columns that hold text."""
+        return [column.name for column in self.columns if column.kind == TEXT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +152,16 @@ class Settings:
     compute: Mapping[str, Any]
     run: Mapping[str, Any]
     model: Mapping[str, Any]
-    deploy: Mapping[str, Any]
+    deploy: Mapping[str, deploy_settings.Stage]
+    """The stages dev, test and production."""
 
     def model_name(self, folder: str) -> str:
         """Return the registered model's name for the data set of `folder`."""
         return str(self.model["model_name"]).replace("{dataset}", folder)
 
     def endpoint_name(self, folder: str) -> str:
-        """Return the name of the endpoint that serves the data set of `folder`."""
-        return str(self.deploy["name"]).replace("{dataset}", folder)
+        """Return the name of the endpoint that serves the data set of `folder` in production."""
+        return self.deploy[deploy_settings.PRODUCTION].endpoint(folder)
 
     def metric(self) -> tuple[str, bool]:
         """Return the metric that decides, and whether larger is better."""
@@ -139,46 +176,105 @@ class Settings:
 
 def load(root: Path = ROOT) -> Settings:
     """Read `.cloud/.azure/*.json` below `root`."""
-    parts = {name: _checked(root / CLOUD / name, keys) for name, keys in _FILES.items()}
+    parts = {}
+    for name, file in azure_settings.FILES.items():
+        parts[name] = _checked(root / CLOUD / name, file.kinds, file.defaults, file.replaced)
+        file.check(parts[name])
     return Settings(
         workspace=parts["workspace.json"],
         compute=parts["compute.json"],
         run=parts["run.json"],
         model=parts["registermodel.json"],
-        deploy=parts["deploy.json"],
+        deploy=_stages(root),
     )
+
+
+def _stages(root: Path) -> dict[str, deploy_settings.Stage]:
+    """Read deploy.json with the files of its stages, and on one machine (`ENDPOINTS_URL`) deploy.local.json."""
+
+    def read(name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        path = root / CLOUD / name
+        if name != deploy_settings.FILE and not path.is_file():
+            return dict(defaults)
+        return _checked(path, deploy_settings.KINDS, defaults, deploy_settings.REPLACED)
+
+    return deploy_settings.stages(read, one_machine=bool(os.environ.get("ENDPOINTS_URL")))
+
+
+def data_sets(root: Path = ROOT) -> list[str]:
+    """Return the names of the folders that have settings, in order."""
+    return sorted(path.stem for path in (root / "code" / "data").glob("*.json"))
 
 
 def load_data_set(folder: str, root: Path = ROOT) -> DataSet:
     """Read `code/data/<folder>.json` below `root`; without it nobody knows what the folder's rows should be."""
     path = root / "code" / "data" / f"{folder}.json"
     if not path.is_file():
-        known = ", ".join(sorted(entry.stem for entry in path.parent.glob("*.json"))) or "none"
+        known = ", ".join(data_sets(root)) or "none"
         raise Fault(
             f"There are no settings for the data of folder {folder!r}: add code/data/{folder}.json "
             f"(columns, label, ranges, gate; there are settings for: {known})."
         )
-    values = _checked(path, _DATA_SET)
+    values = _checked(path, _DATA_SET, _DATA_SET_DEFAULTS)
     data_set = DataSet(
         name=folder,
         columns=tuple(_column_rules(path, values["columns"])),
         label=str(_part(path, values["label"], "label", {"name", "classes"})["name"]),
         classes=tuple(str(name) for name in values["label"]["classes"]),
-        **{key: values[key] for key in _DATA_SET if key not in {"columns", "label", "families"}},
-        families=tuple(values["families"]),
+        **{key: values[key] for key in _DATA_SET if key not in {"columns", "label", "families", "slices", "drift"}},
+        families=tuple(str(name) for name in values["families"]),
+        slices=tuple(str(name) for name in values["slices"]),
+        drift=drift_rule.rule(path.name, values["drift"]),
     )
+    _require_sense(path, data_set)
+    return data_set
+
+
+def _require_sense(path: Path, data_set: DataSet) -> None:
+    """Refuse values of the right type that cannot work, or that would judge nothing."""
     if not 0 < data_set.held_out_fraction < 1 or not 0 < data_set.confidence < 1:
         raise Fault(f"{path.name}: held_out_fraction and confidence must lie between 0 and 1.")
     if min(data_set.folds, data_set.minimum_classes) < 2 or data_set.resamples < 100:
         raise Fault(f"{path.name}: folds and minimum_classes must be at least 2, resamples at least 100.")
-    return data_set
+    if data_set.minimum_rows_per_class < data_set.folds:
+        raise Fault(f"{path.name}: minimum_rows_per_class must be at least folds: every fold must show every class.")
+    names = [*data_set.features, data_set.label]
+    if len(set(names)) != len(names):
+        raise Fault(f"{path.name}: columns and label name a column twice; name each column once.")
+    if not data_set.features or not data_set.families:
+        raise Fault(f"{path.name}: columns and families must each name at least one.")
+    for name in data_set.slices:
+        if name not in names:
+            raise Fault(f"{path.name}: slices names {name!r}, which is no column of this data set.")
+    if data_set.slice_tolerance < 0 or data_set.minimum_slice_rows < 1:
+        raise Fault(f"{path.name}: slice_tolerance must be at least 0, minimum_slice_rows at least 1.")
+    for key, value, choices in (
+        ("train_on", data_set.train_on, TRAIN_ON),
+        ("on_missing", data_set.on_missing, ON_MISSING),
+    ):
+        if value not in choices:
+            raise Fault(f"{path.name}: {key} is {value!r}; it must be one of: {', '.join(choices)}.")
+    if data_set.maximum_rows < data_set.minimum_rows:
+        raise Fault(f"{path.name}: maximum_rows is smaller than minimum_rows, so no data could ever train.")
+    if not 0 <= data_set.maximum_duplicates <= 1 or data_set.maximum_imbalance < 1:
+        raise Fault(f"{path.name}: maximum_duplicates must lie between 0 and 1, maximum_imbalance be at least 1.")
 
 
 def _column_rules(path: Path, groups: Sequence[Any]) -> list[ColumnRule]:
     rules = []
     for group in groups:
-        part = _part(path, group, "columns[]", {"names", "minimum", "maximum"})
-        rules += [ColumnRule(str(name), float(part["minimum"]), float(part["maximum"])) for name in part["names"]]
+        kind = group.get("kind", NUMBER) if isinstance(group, dict) else NUMBER
+        if kind not in _COLUMN_KEYS:
+            raise Fault(f"{path.name}: a column's kind is {kind!r}; it must be {NUMBER!r} or {TEXT!r}.")
+        written = {"kind": kind, **group} if isinstance(group, dict) else group
+        part = _part(path, written, f"columns[] of kind {kind}", {"kind", "names", *_COLUMN_KEYS[kind]})
+        bounds = {key: part[key] for key in _COLUMN_KEYS[kind]}
+        wrong = [key for key, bound in bounds.items() if isinstance(bound, bool) or not isinstance(bound, int | float)]
+        if wrong:
+            raise Fault(f"{path.name}: {wrong[0]} of a column must be a number.")
+        if kind == TEXT and (not isinstance(bounds["max_length"], int) or bounds["max_length"] < 1):
+            raise Fault(f"{path.name}: max_length of a column must be a whole number of characters, at least 1.")
+        rules += [ColumnRule(str(name), kind=kind, **bounds) for name in part["names"]]
     return rules
 
 
@@ -188,7 +284,16 @@ def _part(path: Path, part: Any, where: str, keys: set[str]) -> Mapping[str, Any
     return part
 
 
-def _checked(path: Path, keys: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+def _checked(
+    path: Path,
+    keys: Mapping[str, type | tuple[type, ...]],
+    defaults: Mapping[str, Any] | None = None,
+    replaced: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Read a settings file and check its keys and types; a key of `defaults` may be left out.
+
+    `replaced` holds keys of older projects, each with what to do instead.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -198,12 +303,15 @@ def _checked(path: Path, keys: Mapping[str, type | tuple[type, ...]]) -> dict[st
     if not isinstance(values, dict):
         raise Fault(f"{path.name} must hold one JSON object.")
     for key in values:
+        if replaced and key in replaced:
+            raise Fault(f"{path.name}: {key!r} is not a setting any more: {replaced[key]}.")
         if key not in keys:
             near = difflib.get_close_matches(key, keys, 1)
             raise Fault(
                 f"{path.name}: {key!r} is not a setting"
                 + (f"; {near[0]!r} was probably meant." if near else f" (known: {', '.join(keys)}).")
             )
+    values = {**(defaults or {}), **values}
     for key, kind in keys.items():
         if key not in values:
             raise Fault(f"{path.name}: the setting {key!r} is missing.")

@@ -18,8 +18,14 @@ _SCALE = float(2**64)
 
 
 def position(values: Sequence[float | str]) -> float:
-    """Return the row's place in [0, 1): its first eight hash bytes; `1` and `1.0` are the same number."""
-    text = "\x1f".join(value if isinstance(value, str) else repr(float(value) + 0.0) for value in values)
+    """Return the row's place in [0, 1): its first eight hash bytes.
+
+    `1` and `1.0` are the same number, and a text is the same with other blanks or capitals: a row must not be
+    learned in one writing and asked in another.
+    """
+    text = "\x1f".join(
+        " ".join(value.split()).casefold() if isinstance(value, str) else repr(float(value) + 0.0) for value in values
+    )
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / _SCALE
 
 

@@ -1,8 +1,12 @@
 """Runs, models and the registry, all through MLflow: a file database on one machine, the workspace in Azure.
 
 Model folders are saved and logged as plain run artifacts, which every MLflow server keeps (Azure's has no logged
-models of MLflow 3). A model version is registered only when its gate has passed; the alias `champion` moves only
-when that version really serves, so that the next challenger is compared with what users get today.
+models of MLflow 3). A model version is registered only when its gate has passed; it becomes the champion only when
+it really serves, so that the next challenger is compared with what users get today.
+
+Azure ML's registry has no aliases, and searches models by name only (its page "Manage models registry with MLflow").
+So the champion is the version with the highest `champion_order` tag, one write with no moment of two or none, and
+tags are compared here rather than in a search.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +29,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 import mlflow
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,10 +38,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION = "champion"
+CHAMPION_ORDER = "champion_order"
 MODEL = "model"
 JOB_TAG = "signalbox_job"
 ORIGIN_TAG = "signalbox_origin"
+TAG_LENGTH = 500
+"""Azure ML and MLflow refuse longer tag values on a model version."""
+_PARENT_TAG = "mlflow.parentRunId"
 _SQLITE = "sqlite:///"
 
 
@@ -73,9 +82,24 @@ def experiment_id(tracking: MlflowClient, name: str) -> str:
 
 
 def job_run(tracking: MlflowClient, experiment: str, job: str) -> Run | None:
-    """Return the newest run of the job called `job`, or None."""
-    runs = tracking.search_runs([experiment], f"tags.{JOB_TAG} = '{job}'", max_results=1)
-    return runs[0] if runs else None
+    """Return the job's own run, or None: the newest that carries its name and is no step of another run.
+
+    In Azure ML a job's name is its run's id, and its steps carry the job's name as a tag.
+    """
+    own = [run for run in job_runs(tracking, experiment, job) if _PARENT_TAG not in run.data.tags]
+    if own:
+        return own[0]
+    try:
+        run = tracking.get_run(job)
+    except MlflowException:
+        return None
+    ours = ORIGIN_TAG in run.data.tags and run.data.tags.get(JOB_TAG, job) == job
+    return run if ours and _PARENT_TAG not in run.data.tags else None
+
+
+def job_runs(tracking: MlflowClient, experiment: str, job: str) -> list[Run]:
+    """Return every run that carries the job's name, steps included, newest first."""
+    return list(tracking.search_runs([experiment], f"tags.{JOB_TAG} = '{job}'"))
 
 
 def step_run_id() -> str:
@@ -84,8 +108,40 @@ def step_run_id() -> str:
 
 
 def log_json(tracking: MlflowClient, name: str, value: Any) -> None:
-    """Store `value` as the run's artifact `name`."""
-    tracking.log_text(step_run_id(), json.dumps(value, indent=1, sort_keys=True), name)
+    """Store `value` as the artifact `name` of the step's run."""
+    store_json(tracking, step_run_id(), name, value)
+
+
+def store_json(tracking: MlflowClient, run_id: str, name: str, value: Any) -> None:
+    """Store `value` as the artifact `name` of the run `run_id`."""
+    tracking.log_text(run_id, json.dumps(value, indent=1, sort_keys=True), name)
+
+
+def log_model(tracking: MlflowClient, run_id: str, folder: Path) -> None:
+    """Store the model's files with the run, unless an earlier step on this machine already did."""
+    if not tracking.list_artifacts(run_id, MODEL):
+        tracking.log_artifacts(run_id, str(folder), MODEL)
+
+
+def log_numbers(
+    tracking: MlflowClient, run_id: str, *, metrics: Mapping[str, float], params: Mapping[str, object]
+) -> None:
+    """Log metrics and parameters at once."""
+    now = int(time.time() * 1000)
+    tracking.log_batch(
+        run_id,
+        metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
+        params=[Param(name, str(value)[:TAG_LENGTH]) for name, value in params.items()],  # type: ignore[no-untyped-call]
+    )
+
+
+def tag_job(tracking: MlflowClient, tags: Mapping[str, str]) -> None:
+    """Tag the step's run and, where that is a child, its parent: whoever asks about a job asks the job's own run."""
+    run = tracking.get_run(step_run_id())
+    parent = run.data.tags.get(_PARENT_TAG)
+    for run_id in (run.info.run_id, *([parent] if parent else [])):
+        for name, value in tags.items():
+            tracking.set_tag(run_id, name, value)
 
 
 def read_json(run_id: str, name: str) -> Any:
@@ -97,30 +153,62 @@ def read_json(run_id: str, name: str) -> Any:
 
 
 def register(tracking: MlflowClient, name: str, description: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
-    """Register the run's model as a new version, or return the version that this job has already."""
+    """Register the run's model as a new version, or return the version that this job has already.
+
+    Of two that were made at the same moment the first stays, and the other is taken away by who made it.
+    """
     existing = version_of_job(tracking, name, tags[JOB_TAG])
     if existing is not None:
         return existing
-    if not tracking.search_registered_models(f"name = '{name}'", max_results=1):
+    try:  # no search first: MLflow's client adds a condition on tags to it, which Azure ML has not
         tracking.create_registered_model(name, description=description)
+    except MlflowException as error:
+        if "ALREADY_EXISTS" not in str(error.error_code):
+            raise
     source = f"{tracking.get_run(run_id).info.artifact_uri}/{MODEL}"
-    return tracking.create_model_version(name, source=source, run_id=run_id, tags=dict(tags))
+    made = tracking.create_model_version(name, source=source, run_id=run_id, tags=dict(tags))
+    first = version_of_job(tracking, name, tags[JOB_TAG]) or made
+    if int(first.version) != int(made.version):
+        tracking.delete_model_version(name, str(made.version))
+    return first
 
 
 def version_of_job(tracking: MlflowClient, name: str, job: str) -> ModelVersion | None:
-    """Return the model version that was registered for exactly this job, or None."""
-    versions = tracking.search_model_versions(f"name = '{name}' and tags.{JOB_TAG} = '{job}'")
-    return versions[0] if versions else None
+    """Return the version of model `name` that was registered for exactly this job (the first one), or None."""
+    named = [version for version in versions(tracking, name) if version.tags.get(JOB_TAG) == job]
+    return named[-1] if named else None
+
+
+def versions(tracking: MlflowClient, name: str) -> list[ModelVersion]:
+    """Return all versions of model `name`, newest first; none where there is no such model."""
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = tracking.search_model_versions(f"name = '{name}'", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: -int(version.version))
 
 
 def champion(tracking: MlflowClient, name: str) -> ModelVersion | None:
     """Return the version that serves in production, or None before the first deployment."""
-    try:
-        return tracking.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            return None
-        raise
+    promoted = [version for version in versions(tracking, name) if _champion_order(version)]
+    return max(promoted, key=_champion_order, default=None)
+
+
+def make_champion(tracking: MlflowClient, version: ModelVersion) -> None:
+    """Record that `version` serves in production now; made again for the champion it changes nothing."""
+    serving = champion(tracking, version.name)
+    if serving is None or int(serving.version) != int(version.version):
+        order = _champion_order(serving) + 1 if serving is not None else 1
+        tracking.set_model_version_tag(version.name, str(version.version), CHAMPION_ORDER, str(order))
+
+
+def _champion_order(version: ModelVersion) -> int:
+    """Return how late this version became the champion, from 1; 0 if it never did."""
+    text = version.tags.get(CHAMPION_ORDER, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def model_folder(version: ModelVersion) -> Path:
@@ -140,4 +228,5 @@ def first_line(error: Exception) -> str:
 
 def artifact_folder(run_id: str, name: str) -> Path:
     """Return a run's artifact folder as a local folder; a local store hands out its own, without a copy."""
-    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
+    uri = f"{mlflow.get_run(run_id).info.artifact_uri}/{name}"
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shutil
 import signal
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from local.endpoints.nursery import Nursery, Process
 from local.sockets import free_port, owns_port
 
-SERVER = Path(__file__).with_name("scoring_server.py")
+log = logging.getLogger("endpoints")
+
 READY_SECONDS = 120.0
 STOP_SECONDS = 5.0
+DRAIN_SECONDS = 30.0
+RESTART_SECONDS = 1.0
+MOST_RESTART_SECONDS = 60.0
 LOG_LINES = 12
 NOT_COPIED = (".git", ".venv", "__pycache__", "node_modules")
 NAME = re.compile(r"[a-zA-Z]([-a-zA-Z0-9]{1,30}[a-zA-Z0-9])")
@@ -102,12 +107,16 @@ def _texts(document: Mapping[str, Any], key: str) -> dict[str, str]:
 class ScoringServer:
     """The scoring process of one deployment. It runs until `stop`, or ends with this process."""
 
-    def __init__(self, label: str, deployment: Deployment, logs: Path) -> None:
+    def __init__(self, label: str, deployment: Deployment, logs: Path, nursery: Nursery) -> None:
         self.label = label
+        self._nursery = nursery
         self.deployment = deployment
         self.log = logs / f"{label}.log"
         self.port = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def state(self) -> str:
@@ -122,21 +131,9 @@ class ScoringServer:
     async def start(self) -> None:
         """Start and wait until healthy; raises DeploymentError (422) with the end of its log otherwise."""
         self.port = free_port()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                str(SERVER),
-                str(self.port),
-                str(os.getpid()),
-                cwd=self.deployment.code,
-                env={**os.environ, **self.deployment.environment()},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # one group, so that its workers can be ended with it
-            )
+        self._process = await self._nursery.start(
+            self.port, self.deployment.code, {**os.environ, **self.deployment.environment()}, self.log
+        )
         try:
             await asyncio.wait_for(self._until_healthy(self._process), READY_SECONDS)
         except TimeoutError:
@@ -146,10 +143,36 @@ class ScoringServer:
             await self.stop()
             raise
 
-    async def wait(self) -> None:
-        """Return when the process ends."""
-        if self._process is not None:
-            await self._process.wait()
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request that is under way, so that `drain` waits for its answer."""
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Wait until nobody waits for an answer any more, for at most DRAIN_SECONDS."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
+
+    async def keep(self) -> None:
+        """Start the server again whenever it ends; runs until it is cancelled."""
+        pause = RESTART_SECONDS
+        while True:
+            if self._process is not None:
+                await self._process.wait()
+            await self.stop()
+            log.error("the scoring server of %s ended, starting it again; its log is %s", self.label, self.log)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, MOST_RESTART_SECONDS)
+            with contextlib.suppress(DeploymentError):
+                await self.start()
+                pause = RESTART_SECONDS
 
     async def stop(self) -> None:
         """End the process and what it started, also when it ended by itself and left its workers behind."""
@@ -165,7 +188,7 @@ class ScoringServer:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
-    async def _until_healthy(self, process: asyncio.subprocess.Process) -> None:
+    async def _until_healthy(self, process: Process) -> None:
         address = f"http://127.0.0.1:{self.port}/"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             while process.returncode is None:

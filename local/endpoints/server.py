@@ -1,21 +1,19 @@
 """Online endpoints on this machine: `python -m local.endpoints.server --port P --dir DIR`.
 
 Stands in for Azure ML's managed online endpoints: each deployment is a real Azure ML inference server in a process of
-its own, traffic is split by weight, and the header `azureml-model-deployment` picks a deployment
-(https://learn.microsoft.com/azure/machine-learning/concept-endpoints-online). DIR keeps what is deployed; a restart
-brings it back.
+its own, traffic is split by weight, part of it can be mirrored, and the header `azureml-model-deployment` picks a
+deployment (https://learn.microsoft.com/azure/machine-learning/concept-endpoints-online). Statuses are Azure's: 424
+with the model's own status in a header where the scoring script answers anything but 200, 408 where it takes too
+long, 503 where its server is not there. DIR keeps what is deployed; a restart brings it back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import logging
 import sys
-import uuid
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,202 +21,16 @@ import aiohttp
 from aiohttp import web
 
 from local import part
-from local.endpoints.deployments import NAME, Deployment, DeploymentError, ScoringServer
-
-log = logging.getLogger("endpoints")
+from local.endpoints.deployments import Deployment, DeploymentError, ScoringServer
+from local.endpoints.store import Endpoints
 
 DEPLOYMENT_HEADER = "azureml-model-deployment"
+MODEL_STATUS = "ms-azureml-model-error-statuscode"
+MODEL_REASON = "ms-azureml-model-error-reason"
 MAX_BODY = 16 * 1024 * 1024
 SCORING_SECONDS = 90.0
-RESTART_SECONDS = 1.0
-WHOLE = 100
-
-
-@dataclass(slots=True)
-class Endpoint:
-    """One endpoint: its servers by deployment name, and the share of each in percent."""
-
-    servers: dict[str, ScoringServer] = field(default_factory=dict)
-    traffic: dict[str, int] = field(default_factory=dict)
-    credit: dict[str, int] = field(default_factory=dict)
-
-    def pick(self) -> str | None:
-        """The next deployment by weight: evenly spread, so that ten percent is one request in ten."""
-        shares = {name: share for name, share in self.traffic.items() if share > 0}
-        if not shares:
-            return None
-        for name, share in shares.items():
-            self.credit[name] = self.credit.get(name, 0) + share
-        chosen = max(shares, key=lambda name: self.credit[name])
-        self.credit[chosen] -= sum(shares.values())
-        return chosen
-
-
-class Endpoints:
-    """All endpoints of this machine, kept in `directory`."""
-
-    def __init__(self, directory: Path, port: int) -> None:
-        self._file = directory / "endpoints.json"
-        self._logs = directory / "logs"
-        self._copies = directory / "deployments"
-        self._address = f"http://127.0.0.1:{port}/endpoints"
-        self._endpoints: dict[str, Endpoint] = {}
-        self._keepers: dict[ScoringServer, asyncio.Task[None]] = {}
-        self._change = asyncio.Lock()
-
-    async def open(self) -> None:
-        """Start what an earlier run had deployed; a server that cannot start stays listed as Failed."""
-        if not self._file.exists():
-            return
-        saved = json.loads(self._file.read_text(encoding="utf-8"))
-        for name, document in saved.items():
-            endpoint = self._endpoints[name] = Endpoint(traffic=document["traffic"])
-            for deployment, values in document["deployments"].items():
-                endpoint.servers[deployment] = self._server(name, deployment, Deployment(**values))
-        servers = [server for endpoint in self._endpoints.values() for server in endpoint.servers.values()]
-        for error in await asyncio.gather(*(server.start() for server in servers), return_exceptions=True):
-            if error is not None:
-                log.error("%s", error)
-        for server in servers:
-            self._keep(server)
-
-    async def close(self) -> None:
-        """Stop every server; they stay deployed."""
-        for endpoint in self._endpoints.values():
-            await asyncio.gather(*(self._stop(server) for server in endpoint.servers.values()))
-
-    async def deploy(self, name: str, deployment: str, wanted: Deployment) -> dict[str, Any]:
-        """Start a deployment, in place of one with the same name once the new one is healthy."""
-        for text in (name, deployment):
-            if not NAME.fullmatch(text):
-                raise DeploymentError(
-                    f"{text!r} is no name for Azure ML: 3 to 32 letters, digits and dashes, starting with a letter."
-                )
-        async with self._change:
-            copy = await asyncio.to_thread(
-                wanted.copied_to, self._copies / f"{name}.{deployment}.{uuid.uuid4().hex[:8]}"
-            )
-            server = self._server(name, deployment, copy)
-            try:
-                await server.start()
-            except DeploymentError:
-                await asyncio.to_thread(copy.discard)
-                raise
-            endpoint = self._endpoints.setdefault(name, Endpoint())
-            old = endpoint.servers.get(deployment)
-            endpoint.servers[deployment] = server
-            self._keep(server)
-            self._save()
-            if old is not None:
-                await self._stop(old)
-                await asyncio.to_thread(old.deployment.discard)
-        return {**self._addresses(name), "deployment": deployment, "state": server.state, "tags": dict(wanted.tags)}
-
-    async def route(self, name: str, shares: Any) -> dict[str, Any]:
-        """Set the traffic; deployments that are not named get none."""
-        endpoint = self.endpoint(name)
-        if not _is_split(shares):
-            raise DeploymentError("Traffic must be whole percents by deployment name that add up to 100, or to 0.")
-        for deployment in shares:
-            self.server(name, deployment)
-        async with self._change:
-            endpoint.traffic, endpoint.credit = dict(shares), {}
-            self._save()
-        return self.view(name)
-
-    async def remove(self, name: str, deployment: str) -> None:
-        """Stop and forget a deployment; refused while it has traffic."""
-        endpoint, server = self.endpoint(name), self.server(name, deployment)
-        if endpoint.traffic.get(deployment):
-            raise DeploymentError(
-                f"Deployment {deployment} has {endpoint.traffic[deployment]} % of the traffic of {name}; "
-                f"give its traffic to another one first (PUT {self._address}/{name}/traffic).",
-                409,
-            )
-        async with self._change:
-            endpoint.servers.pop(deployment, None)
-            endpoint.traffic.pop(deployment, None)
-            self._save()
-            await self._stop(server)
-            await asyncio.to_thread(server.deployment.discard)
-
-    def endpoint(self, name: str) -> Endpoint:
-        """The endpoint of that name; raises DeploymentError (404) for an unknown one."""
-        if name not in self._endpoints:
-            raise DeploymentError(f"There is no endpoint {name}.", 404)
-        return self._endpoints[name]
-
-    def server(self, name: str, deployment: str | None) -> ScoringServer:
-        """The server of a deployment; None picks one by weight."""
-        endpoint = self.endpoint(name)
-        chosen = deployment or endpoint.pick()
-        if chosen is None:
-            raise DeploymentError(f"Endpoint {name} sends no traffic to any deployment (PUT …/{name}/traffic).", 404)
-        if chosen not in endpoint.servers:
-            raise DeploymentError(f"Endpoint {name} has no deployment {chosen}.", 404)
-        return endpoint.servers[chosen]
-
-    def view(self, name: str) -> dict[str, Any]:
-        """An endpoint as the API shows it."""
-        endpoint = self.endpoint(name)
-        deployments = {
-            key: {"state": server.state, "pid": server.pid, "log": str(server.log), **asdict(server.deployment)}
-            for key, server in endpoint.servers.items()
-        }
-        return {**self._addresses(name), "traffic": endpoint.traffic, "deployments": deployments}
-
-    def names(self) -> list[str]:
-        """All endpoints."""
-        return sorted(self._endpoints)
-
-    def _addresses(self, name: str) -> dict[str, Any]:
-        base = f"{self._address}/{name}"
-        return {"endpoint": name, "scoring_uri": f"{base}/score", "swagger_uri": f"{base}/swagger.json"}
-
-    def _server(self, name: str, deployment: str, wanted: Deployment) -> ScoringServer:
-        return ScoringServer(f"{name}.{deployment}", wanted, self._logs)
-
-    def _keep(self, server: ScoringServer) -> None:
-        self._keepers[server] = asyncio.create_task(_restart_when_it_ends(server))
-
-    async def _stop(self, server: ScoringServer) -> None:
-        keeper = self._keepers.pop(server, None)
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-        await server.stop()
-
-    def _save(self) -> None:
-        document = {
-            name: {
-                "traffic": endpoint.traffic,
-                "deployments": {key: asdict(server.deployment) for key, server in endpoint.servers.items()},
-            }
-            for name, endpoint in self._endpoints.items()
-        }
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._file.with_suffix(".new")
-        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        temporary.replace(self._file)
-
-
-def _is_split(shares: Any) -> bool:
-    if not isinstance(shares, dict) or any(type(share) is not int for share in shares.values()):
-        return False
-    return all(0 <= share <= WHOLE for share in shares.values()) and sum(shares.values()) in (0, WHOLE)
-
-
-async def _restart_when_it_ends(server: ScoringServer) -> None:
-    pause = RESTART_SECONDS
-    while True:
-        await server.wait()
-        await server.stop()
-        log.error("the scoring server of %s ended, starting it again; its log is %s", server.label, server.log)
-        await asyncio.sleep(pause)
-        pause *= 2
-        with contextlib.suppress(DeploymentError):
-            await server.start()
-            pause = RESTART_SECONDS
+MOST_COPIES = 32
+"""Copies under way at once; more are dropped, as mirrored traffic must never hold up the users' own."""
 
 
 class Api:
@@ -227,6 +39,7 @@ class Api:
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
         self._session: aiohttp.ClientSession | None = None
+        self._copies: set[asyncio.Task[None]] = set()
 
     def application(self) -> web.Application:
         """The aiohttp application of the endpoints part."""
@@ -234,19 +47,26 @@ class Api:
         app.router.add_get("/endpoints", self._list)
         app.router.add_get("/endpoints/{endpoint}", self._show)
         app.router.add_put("/endpoints/{endpoint}/traffic", self._traffic)
+        app.router.add_put("/endpoints/{endpoint}/tags", self._tags)
         app.router.add_put("/endpoints/{endpoint}/deployments/{deployment}", self._deploy)
+        app.router.add_get("/endpoints/{endpoint}/deployments/{deployment}/observed", self._observed)
         app.router.add_delete("/endpoints/{endpoint}/deployments/{deployment}", self._remove)
         app.router.add_post("/endpoints/{endpoint}/score", self._score)
-        app.router.add_get("/endpoints/{endpoint}/swagger.json", self._score)
+        app.router.add_get("/endpoints/{endpoint}/swagger.json", self._swagger)
         app.cleanup_ctx.append(self._running)
         return app
 
     async def _running(self, _: web.Application) -> Any:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SCORING_SECONDS)) as self._session:
+        timeout = aiohttp.ClientTimeout(total=SCORING_SECONDS)
+        # A connection a request: one kept open could be closed by the server just as it is used again.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as self._session:
             try:
                 await self._endpoints.open()
                 yield
             finally:
+                for copy in self._copies:
+                    copy.cancel()
                 await self._endpoints.close()
 
     async def _list(self, _: web.Request) -> web.Response:
@@ -256,7 +76,10 @@ class Api:
         return web.json_response(self._endpoints.view(request.match_info["endpoint"]))
 
     async def _traffic(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._endpoints.route(request.match_info["endpoint"], await _json(request)))
+        return web.json_response(self._endpoints.route(request.match_info["endpoint"], await _json(request)))
+
+    async def _tags(self, request: web.Request) -> web.Response:
+        return web.json_response(self._endpoints.tag(request.match_info["endpoint"], await _json(request)))
 
     async def _deploy(self, request: web.Request) -> web.Response:
         wanted = Deployment.from_request(await _json(request))
@@ -269,24 +92,82 @@ class Api:
         await self._endpoints.remove(request.match_info["endpoint"], request.match_info["deployment"])
         return web.Response(status=204)
 
-    async def _score(self, request: web.Request) -> web.Response:
-        """Hand a request to a scoring server as it stands; POST /score or GET /swagger.json."""
-        name = request.match_info["endpoint"]
-        server = self._endpoints.server(name, request.headers.get(DEPLOYMENT_HEADER))
-        address = f"http://127.0.0.1:{server.port}/{request.path.rsplit('/', 1)[1]}"
-        headers = {"Content-Type": request.headers.get("Content-Type", "application/json")}
-        assert self._session is not None  # noqa: S101 - made before the first request
+    async def _observed(self, request: web.Request) -> web.Response:
+        names = request.match_info
+        self._endpoints.server(names["endpoint"], names["deployment"])
         try:
-            async with self._session.request(
-                request.method, address, data=await request.read(), headers=headers
-            ) as answer:
-                body, kind = await answer.read(), answer.headers.get("Content-Type", "application/json")
-                response = web.Response(status=answer.status, body=body, headers={"Content-Type": kind})
-        except (aiohttp.ClientError, TimeoutError) as error:
-            reason = f"does not answer ({type(error).__name__}); its log is {server.log}"
-            raise DeploymentError(f"The scoring server of {server.label} {reason}.", 503) from None
-        response.headers[DEPLOYMENT_HEADER] = server.label.split(".", 1)[1]
-        return response
+            seconds = float(request.query.get("seconds", ""))
+        except ValueError:
+            raise DeploymentError("Say how far back to look: ?seconds=60.") from None
+        return web.json_response(
+            self._endpoints.endpoint(names["endpoint"]).tally(names["deployment"]).observed(seconds)
+        )
+
+    async def _swagger(self, request: web.Request) -> web.Response:
+        server = self._server(request)
+        answer, _ = await self._forward(server, "GET", "swagger.json", b"", "application/json")
+        return answer
+
+    async def _score(self, request: web.Request) -> web.Response:
+        """Answer a user's request by weight, and copy it where it is to be mirrored; or a probe's, by header."""
+        body, kind = await request.read(), request.headers.get("Content-Type", "application/json")
+        # From here to the request itself nothing is awaited: whoever is picked cannot be drained in between.
+        endpoint = self._endpoints.endpoint(request.match_info["endpoint"])
+        picked = DEPLOYMENT_HEADER in request.headers
+        server = self._server(request)
+        copy = None if picked else endpoint.pick_copy()
+        if copy in endpoint.servers and len(self._copies) < MOST_COPIES:
+            task = asyncio.create_task(self._mirror(copy, endpoint.servers[copy], body, kind, request))
+            self._copies.add(task)
+            task.add_done_callback(self._copies.discard)
+        began = time.monotonic()
+        answer, failed = await self._forward(server, "POST", "score", body, kind)
+        if not picked:
+            endpoint.tally(_deployment(server)).count(failed=failed, milliseconds=(time.monotonic() - began) * 1000)
+        return answer
+
+    async def _mirror(self, name: str, server: ScoringServer, body: bytes, kind: str, request: web.Request) -> None:
+        began = time.monotonic()
+        _, failed = await self._forward(server, "POST", "score", body, kind)
+        endpoint = self._endpoints.endpoint(request.match_info["endpoint"])
+        endpoint.tally(name).count(failed=failed, milliseconds=(time.monotonic() - began) * 1000)
+
+    def _server(self, request: web.Request) -> ScoringServer:
+        name = request.match_info["endpoint"]
+        chosen = request.headers.get(DEPLOYMENT_HEADER) or self._endpoints.endpoint(name).pick()
+        if chosen is None:
+            raise DeploymentError(f"Endpoint {name} sends no traffic to any deployment (PUT …/{name}/traffic).", 404)
+        return self._endpoints.server(name, chosen)
+
+    async def _forward(
+        self, server: ScoringServer, method: str, path: str, body: bytes, kind: str
+    ) -> tuple[web.Response, bool]:
+        """Ask a scoring server; return what the user gets, and whether that is the deployment's failure."""
+        assert self._session is not None  # noqa: S101 - made before the first request
+        address = f"http://127.0.0.1:{server.port}/{path}"
+        try:
+            with server.request():
+                async with self._session.request(method, address, data=body, headers={"Content-Type": kind}) as answer:
+                    content, status = await answer.read(), answer.status
+                    kind, reason = answer.headers.get("Content-Type", "application/json"), answer.reason or ""
+        except TimeoutError:
+            return _unanswered(server, 408, f"took longer than {SCORING_SECONDS:.0f} s"), True
+        except aiohttp.ClientError as error:
+            return _unanswered(server, 503, f"does not answer ({type(error).__name__})"), True
+        headers = {"Content-Type": kind, DEPLOYMENT_HEADER: _deployment(server)}
+        if status == 200:
+            return web.Response(body=content, headers=headers), False
+        headers |= {MODEL_STATUS: str(status), MODEL_REASON: reason}
+        return web.Response(status=424, body=content, headers=headers), status >= 500
+
+
+def _deployment(server: ScoringServer) -> str:
+    return server.label.split(".", 1)[1]
+
+
+def _unanswered(server: ScoringServer, status: int, what: str) -> web.Response:
+    sentence = f"The scoring server of {server.label} {what}; its log is {server.log}."
+    return web.json_response({"error": sentence}, status=status, headers={DEPLOYMENT_HEADER: _deployment(server)})
 
 
 async def _json(request: web.Request) -> Any:

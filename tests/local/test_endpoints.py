@@ -81,7 +81,17 @@ class Part:
 
     def traffic(self, **shares: int) -> requests.Response:
         """PUT the traffic of endpoint digits."""
-        return requests.put(f"{self.url}/digits/traffic", json=shares, timeout=20)
+        return self.put("traffic", {"traffic": shares})
+
+    def put(self, what: str, body: Any) -> requests.Response:
+        """PUT something of endpoint digits."""
+        return requests.put(f"{self.url}/digits/{what}", json=body, timeout=20)
+
+    def observed(self, deployment: str, seconds: float) -> dict[str, Any]:
+        """What users' requests got from a deployment of endpoint digits."""
+        address = f"{self.url}/digits/deployments/{deployment}/observed"
+        found: dict[str, Any] = requests.get(address, {"seconds": seconds}, timeout=20).json()
+        return found
 
     def score(self, x: int = 1, deployment: str | None = None) -> requests.Response:
         """Ask endpoint digits for a prediction."""
@@ -143,10 +153,44 @@ def test_a_header_picks_a_deployment(part: Part) -> None:
 def test_traffic_that_makes_no_sense_is_refused(part: Part, shares: dict[str, Any]) -> None:
     """Shares must be percents of known deployments that add up to 100 or 0."""
     before = requests.get(f"{part.url}/digits", timeout=20).json()["traffic"]
-    answer = requests.put(f"{part.url}/digits/traffic", json=shares, timeout=20)
+    answer = part.put("traffic", {"traffic": shares})
     assert answer.status_code in (400, 404)
     assert answer.json()["error"]
     assert requests.get(f"{part.url}/digits", timeout=20).json()["traffic"] == before
+
+
+def test_users_requests_are_counted_and_probes_are_not(part: Part) -> None:
+    """What `observe` tells is what users got; a request that picks its deployment by header is not theirs.
+
+    A script that raises is answered 424 with its own status, as on Azure, and counts as failed; one that refuses a
+    request by itself (4xx) does not.
+    """
+    odd = SCORE.replace("def run(raw):", "def run(raw):\n    if raw.count('9'):\n        return refuse()")
+    odd += (
+        "\ndef refuse():\n    from azureml_inference_server_http.api.aml_response import AMLResponse\n"
+        "    return AMLResponse('no nines', 400)\n"
+    )
+    assert part.deploy("odd", 2, score=odd).status_code == 201
+    part.traffic(odd=100)
+    assert [part.score(5, "odd").status_code for _ in range(3)] == [200] * 3
+    assert part.observed("odd", 60)["requests"] == 0
+    answers = [requests.post(f"{part.url}/digits/score", data=body, timeout=20) for body in ('{"x": 1}', "oops", "9")]
+    assert [answer.status_code for answer in answers] == [200, 424, 424]
+    assert [answer.headers.get("ms-azureml-model-error-statuscode") for answer in answers] == [None, "500", "400"]
+    found = part.observed("odd", 60)
+    assert (found["requests"], found["failed"]) == (3, 1)
+    assert found["p95_ms"] > 0
+    part.traffic(blue=100)
+    assert requests.delete(f"{part.url}/digits/deployments/odd", timeout=20).status_code == 204
+
+
+def test_a_share_of_the_requests_is_copied(part: Part) -> None:
+    """The mirrored deployment gets half of them; users hear the other one only."""
+    assert part.put("traffic", {"traffic": {"blue": 100}, "mirror": {"green": 50}}).status_code == 200
+    before = part.observed("green", 600)["requests"]
+    assert {part.score(5).json()["prediction"] for _ in range(10)} == {10}
+    eventually(lambda: part.observed("green", 600)["requests"] == before + 5)
+    part.traffic(blue=100)
 
 
 def test_a_broken_scoring_script_is_told_with_its_log(part: Part) -> None:
@@ -211,14 +255,36 @@ def test_a_server_that_dies_is_started_again(part: Part) -> None:
     assert all(_gone(worker.pid) for worker in workers)
 
 
+def test_the_preloaded_process_may_die(part: Part) -> None:
+    """Servers are forked from it as soon as it has loaded; when it dies they come back as processes of their own."""
+    children = psutil.Process(part.process.pid).children()
+    (nursery,) = [child for child in children if "nursery" in child.cmdline()]
+
+    def forked() -> bool:
+        assert part.deploy("forked", 7).status_code == 201
+        return bool(nursery.children())
+
+    eventually(forked, 60)
+    server = part.score(1, "forked").json()["pid"]
+    assert psutil.Process(server).parents()[1].pid == nursery.pid
+    nursery.kill()
+    eventually(lambda: _gone(server) and part.score(1, "forked").status_code == 200, 30)
+    assert part.score(2, "forked").json()["prediction"] == 14
+    assert requests.delete(f"{part.url}/digits/deployments/forked", timeout=20).status_code == 204
+
+
 def test_death_and_restart(part: Part) -> None:
     """No server outlives the part, killed or stopped; a restart brings deployments and traffic back."""
-    part.traffic(blue=100)
+    part.put("traffic", {"traffic": {"blue": 100}, "mirror": {"green": 10}})
+    assert part.put("tags", {"tags": {"champion": "blue"}, "only_if": {"champion": ""}}).status_code == 200
+    assert part.put("tags", {"tags": {"champion": "green"}, "only_if": {"champion": ""}}).status_code == 412
     before = [pid for pid in part.pids() if pid]
     assert part.stop(signal.SIGKILL) == -signal.SIGKILL
     eventually(lambda: all(_gone(pid) for pid in before))
     part.start()
     assert part.score(5).json()["prediction"] == 10
+    view = requests.get(f"{part.url}/digits", timeout=20).json()
+    assert (view["traffic"], view["mirror"], view["tags"]) == ({"blue": 100}, {"green": 10}, {"champion": "blue"})
     again = part.pids()
     assert part.stop() == 0
     assert all(_gone(pid) for pid in again)

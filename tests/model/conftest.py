@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,7 +17,39 @@ from local import azurite as emulator
 from local.sockets import free_port
 from tests.model.machine import ROOT, EventSink, Machine, answers, until
 
+if TYPE_CHECKING:
+    from tests.model.registry_world import World
+
 sys.path.insert(0, str(ROOT / "code"))  # as the scripts themselves do
+
+
+@pytest.fixture(scope="session")
+def registry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tracking store that is made once; each test uses names of its own in it."""
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture
+def mlflow_world(registry_folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> World:
+    """Return a model name and an experiment of this test's own in that store."""
+    from mlops import tracking
+
+    from tests.model.registry_world import World
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry_folder}/mlflow.db")
+    return World(tracking.client(), registry_folder, f"m{zlib.crc32(request.node.nodeid.encode())}")
+
+
+@pytest.fixture(params=["mlflow", "memory"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Return a model name in MLflow's own store, and then in the one in memory on which the long histories run."""
+    from tests.model import memory_tracking
+    from tests.model.registry_world import World
+
+    if request.param == "memory":
+        return World(memory_tracking.connect(tmp_path, monkeypatch), tmp_path, "m")
+    made: World = request.getfixturevalue("mlflow_world")
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -104,8 +104,8 @@ class Machine:
         return self.run("code/submit.py", ORIGIN=origin, FOLDER=folder, MANIFEST_SHA256=sha256, **more)
 
     def deploy(self, job: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run the deployment of a job's model."""
-        return self.run("code/deploy/deploy.py", RUN_ID=job, **more)
+        """Run the deployment of a job's model, as its event does."""
+        return self.run("code/deploy/deploy.py", **{"RUN_ID": job, "BY_HAND": "false", **more})
 
     def summary(self) -> str:
         """Return the job summary so far."""

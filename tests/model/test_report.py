@@ -31,3 +31,15 @@ def test_a_fault_is_an_error_line_and_a_summary(
     summary = (tmp_path / "summary.md").read_text()
     assert summary.startswith("### Some step: failed\n")
     assert not any(mark in summary for mark in ("<", "[", "|", "`"))
+
+
+def test_a_step_that_is_stopped_says_so_and_ends_as_a_shell_would(capsys: pytest.CaptureFixture[str]) -> None:
+    """A cancelled workflow is no traceback: one line, and status 130."""
+
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        report.step("Some step", main)
+    assert end.value.code == 130
+    assert capsys.readouterr().out == "::error title=Some step::Stopped from outside.\n"

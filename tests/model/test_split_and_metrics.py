@@ -8,15 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlops import metrics, split
+from mlops.report import Fault
 
-rows = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=1, max_size=40, unique=True)
+rows = st.lists(st.tuples(st.integers(-5, 5), st.text(max_size=3)), min_size=1, max_size=40, unique=True)
+
+
+def drawn(seed: int, right: float, count: int = 400) -> metrics.Answers:
+    """Return answers to three classes, about `right` of them right, with a loss that fits."""
+    draw = np.random.default_rng(seed)
+    truth = np.random.default_rng(1).choice(["a", "b", "c"], count, p=[0.6, 0.3, 0.1])
+    answered = np.where(draw.random(count) < right, truth, draw.choice(["a", "b", "c"], count))
+    return metrics.Answers(truth, answered, np.where(answered == truth, 0.2, 1.7))
 
 
 @given(rows, st.data())
-def test_a_rows_side_does_not_depend_on_the_others(pool: list[tuple[int, int]], data: st.DataObject) -> None:
-    """More rows, fewer rows or another order never move a row to the other side."""
+def test_a_rows_side_does_not_depend_on_the_others(pool: list[tuple[int, str]], data: st.DataObject) -> None:
+    """More rows, fewer rows or another order never move a row to the other side, numbers and text alike."""
     sides = dict(zip(pool, split.held_out(pool, 0.3), strict=True))
-    later = data.draw(st.permutations([*pool, (99, 99)]))
+    later = data.draw(st.permutations([*pool, (99, "99")]))
     for row, side in zip(later, split.held_out(later, 0.3), strict=True):
         assert row not in sides or sides[row] == side
 
@@ -28,9 +37,11 @@ def test_a_relabelled_row_stays_on_its_side() -> None:
     assert list(before) == list(split.parts(table.assign(label="w"), ["a"], 0.5)[1].index)
 
 
-def test_the_way_a_number_is_written_does_not_matter() -> None:
-    """1, 1.0 and -0.0 against 0 are the same numbers in any upload."""
+def test_the_way_a_value_is_written_does_not_matter() -> None:
+    """1, 1.0 and -0.0 against 0 are the same numbers, and other blanks or capitals the same text."""
     assert split.position([1, 0.0]) == split.position([1.0, -0.0])
+    assert split.position(["A  normal\nvariable "]) == split.position(["a normal variable"])
+    assert split.position(["1.0"]) == split.position([1.0])
 
 
 def test_about_the_asked_share_is_held_out() -> None:
@@ -40,32 +51,106 @@ def test_about_the_asked_share_is_held_out() -> None:
 
 
 def test_metrics_agree_with_scikit_learn() -> None:
-    """With every row counted once, the weighted metrics are the well-known ones."""
-    from sklearn.metrics import accuracy_score, f1_score
+    """With every row counted once, the weighted metrics are the well-known ones, also for an answer nobody expected."""
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-    draw = np.random.default_rng(1)
-    answers = metrics.Answers(draw.choice(["a", "b", "c"], 200), draw.choice(["a", "b", "c"], 200))
-    assert metrics.value(metrics.accuracy, answers) == pytest.approx(accuracy_score(answers.truth, answers.predicted))
-    assert metrics.value(metrics.macro_f1, answers) == pytest.approx(
-        f1_score(answers.truth, answers.predicted, average="macro")
-    )
-    assert metrics.value(metrics.error_rate, answers) == pytest.approx(
-        1 - accuracy_score(answers.truth, answers.predicted)
-    )
+    answers = drawn(2, 0.7)
+    truth, predicted = answers.truth, answers.predicted
+    measured = metrics.every(answers)
+    assert measured["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert measured["error_rate"] == pytest.approx(1 - accuracy_score(truth, predicted))
+    assert measured["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, predicted))
+    predicted[:5] = "d"
+    assert metrics.every(answers)["f1_macro"] == pytest.approx(f1_score(truth, predicted, average="macro"))
 
 
-def test_the_interval_shows_a_difference_and_only_a_difference() -> None:
-    """A clearly better model has an interval above zero; the same model has none; the seed repeats both."""
-    draw = np.random.default_rng(2)
-    truth = draw.choice(["a", "b"], 400)
-    flipped = np.where(truth == "a", "b", "a")
-    good = metrics.Answers(truth, np.where(draw.random(400) < 0.95, truth, flipped))
-    poor = metrics.Answers(truth, np.where(draw.random(400) < 0.80, truth, flipped))
+def test_log_loss_agrees_with_scikit_learn() -> None:
+    """A model's own probabilities are taken, whatever the order of its classes, and zeros are clipped."""
+    from sklearn.metrics import log_loss
+    from sklearn.naive_bayes import GaussianNB
 
-    def interval(one: metrics.Answers, other: metrics.Answers) -> tuple[float, float]:
-        return metrics.difference_interval(metrics.accuracy, one, other, confidence=0.95, resamples=1000, seed=3)
+    draw = np.random.default_rng(4)
+    points = pd.DataFrame({"x": np.concatenate([draw.normal(0, 1, 50), draw.normal(9, 1, 50)])})
+    labels = pd.Series(["b"] * 50 + ["a"] * 50)
+    model = GaussianNB().fit(points, labels)
+    turned = labels.copy()
+    turned[:3] = "a"
+    answers = metrics.ask(model, points, turned)
+    assert metrics.every(answers)["log_loss"] == pytest.approx(log_loss(turned, model.predict_proba(points)))
 
-    assert interval(good, poor)[0] > 0
-    assert interval(poor, good)[1] < 0
-    assert interval(good, good) == (0.0, 0.0)
-    assert interval(good, poor) == interval(good, poor)
+
+def test_a_class_that_the_model_never_saw_costs_it_dearly() -> None:
+    """Its probability is zero, so log_loss is large, but a number."""
+    from sklearn.naive_bayes import GaussianNB
+
+    points = pd.DataFrame({"x": [0.0, 0.1, 5.0, 5.1]})
+    model = GaussianNB().fit(points, ["a", "a", "b", "b"])
+    loss = metrics.ask(model, points, ["c", "a", "b", "b"]).loss
+    assert loss is not None
+    assert 30 < loss[0] < 40
+
+
+def test_a_metric_that_cannot_be_measured_says_why() -> None:
+    """log_loss of a model without probabilities is refused, with what to change."""
+    answers = metrics.Answers(np.array(["a"]), np.array(["a"]))
+    assert "log_loss" not in metrics.every(answers)
+    with pytest.raises(Fault, match="log_loss needs probabilities, and this model gives none: leave support_vectors"):
+        metrics.value(metrics.METRICS["log_loss"], answers)
+
+
+def test_an_unknown_metric_is_answered_with_the_known_ones() -> None:
+    """The sentence names the file that asks for it."""
+    with pytest.raises(Fault, match=r"iris\.json names the metric 'auc'; there are: accuracy, balanced_accuracy, f1"):
+        metrics.named("auc", "iris.json")
+
+
+def test_a_model_that_answers_too_few_rows_is_refused() -> None:
+    """Pairs need one answer a row."""
+
+    class Silent:
+        """A model that answers once, whatever it is asked."""
+
+        def predict(self, _: object) -> list[str]:
+            """Answer once."""
+            return ["a"]
+
+    with pytest.raises(ValueError, match="2 rows got answers of the shape"):
+        metrics.ask(Silent(), pd.DataFrame({"x": [1, 2]}), ["a", "b"])
+
+
+@pytest.mark.parametrize("name", list(metrics.METRICS))
+def test_the_interval_shows_a_difference_and_only_a_difference(name: str) -> None:
+    """A clearly better model has an interval on its metric's good side; the same model has none; the seed repeats."""
+    metric, good, poor = metrics.METRICS[name], drawn(2, 0.95), drawn(3, 0.6)
+
+    def gain(one: metrics.Answers, other: metrics.Answers) -> tuple[float, float]:
+        low, high = metrics.difference_interval(metric, one, other, confidence=0.95, resamples=500, seed=3)
+        return (low, high) if metric.larger_is_better else (-high, -low)
+
+    assert gain(good, poor)[0] > 0
+    assert gain(poor, good)[1] < 0
+    assert gain(good, good) == (0.0, 0.0)
+    assert gain(good, poor) == gain(good, poor)
+
+
+def test_many_rows_are_resampled_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory that is used at once changes nothing in the interval."""
+
+    def interval() -> tuple[float, float]:
+        return metrics.difference_interval(
+            metrics.METRICS["accuracy"], drawn(2, 0.9), drawn(3, 0.8), confidence=0.9, resamples=300, seed=3
+        )
+
+    at_once = interval()
+    monkeypatch.setattr(metrics, "_CELLS", 7 * 400)
+    assert interval() == at_once
+
+
+def test_a_rare_class_that_a_resample_misses_is_left_out_of_its_mean() -> None:
+    """Some resamples show none of a class with one row; their value is still a number."""
+    answers = metrics.Answers(np.array(["a"] * 20 + ["b"]), np.array(["a"] * 21))
+    for name in ("balanced_accuracy", "f1_macro"):
+        low, high = metrics.difference_interval(
+            metrics.METRICS[name], answers, answers, confidence=0.95, resamples=200, seed=1
+        )
+        assert (low, high) == (0.0, 0.0)

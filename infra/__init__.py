@@ -1,0 +1,1 @@
+"""Azure as code: the templates, and the steps that bring them there."""
