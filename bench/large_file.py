@@ -40,7 +40,7 @@ def write(path: Path, size: int) -> None:
 def read(path: Path | None) -> None:
     """Check the file in this interpreter, or nothing, and print peak bytes, rows and seconds."""
     sys.path.insert(0, str(PROJECT / "code"))
-    checks, settings = importlib.import_module("mlops.checks"), importlib.import_module("mlops.settings")
+    checks, settings = importlib.import_module("mlops.data.checks"), importlib.import_module("mlops.settings")
     data_set = replace(settings.load_data_set(DATA_SET), maximum_rows=MAXIMUM_ROWS)
     began = time.perf_counter()
     files = [("large.csv", path)] if path else []

@@ -22,7 +22,7 @@ def main() -> None:
     if compute == environment.LOCAL:
         local_backend.run(job, configuration)
         return
-    from mlops import azure_backend  # noqa: PLC0415 - azure-ai-ml takes a second, and one machine needs none of it
+    from mlops.azure import backend as azure_backend  # noqa: PLC0415 - azure-ai-ml takes a second, and one machine needs none of it
 
     azure_backend.submit(job, configuration, compute)
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local import azurite as emulator
-from local import sockets
+from local import azurite as emulator, sockets
 
 PROJECT = Path(__file__).resolve().parent.parent
 

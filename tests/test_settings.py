@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from functions import settings
 from functions.settings import NAMES, ROOT, GitHubApp, SettingsError, StateAccount, read_settings

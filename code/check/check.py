@@ -15,21 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from azure.storage.blob import ContainerClient
 from mlflow import MlflowClient
-from mlops import (
-    checks,
-    drift_profile,
-    environment,
-    lineage,
-    reading,
-    report,
-    settings,
-    split,
-    storage,
-    tracking,
-)
+from mlops import environment, report, settings
+from mlops.data import checks, lineage, reading, split, storage
+from mlops.data.storage import BlobVersion
+from mlops.drift import profile as drift_profile
 from mlops.environment import JobEnvironment
+from mlops.models import tracking
 from mlops.settings import DataSet
-from mlops.storage import BlobVersion
 
 
 def main() -> None:
@@ -94,7 +86,7 @@ def _files(container: ContainerClient, job: JobEnvironment, data: str, manifest:
 def _compare(client: MlflowClient, data_set: DataSet, profile: drift_profile.Profile) -> None:
     """Report how far the rows to train on are from those of the champion, if there is one."""
     # Statistics and plots take a second to import, and a first training needs neither.
-    from mlops import drift, drift_champion, drift_report  # noqa: PLC0415
+    from mlops.drift import champion as drift_champion, comparison as drift, report as drift_report  # noqa: PLC0415
 
     model = settings.load().model_name(data_set.name)
     champion = drift_champion.load(client, model)

@@ -15,20 +15,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mlflow import MlflowClient
-from mlops import (
-    drift,
-    drift_champion,
-    drift_event,
-    drift_profile,
-    drift_report,
-    environment,
-    lineage,
-    reading,
-    report,
-    settings,
-    storage,
-    tracking,
+from mlops import environment, report, settings
+from mlops.data import lineage, reading, storage
+from mlops.drift import (
+    champion as drift_champion,
+    comparison as drift,
+    event as drift_event,
+    profile as drift_profile,
+    report as drift_report,
 )
+from mlops.models import tracking
 from mlops.settings import Settings
 
 _TITLE = "Drift check"

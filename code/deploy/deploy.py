@@ -21,11 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlops import admission, environment, report, rollout, serving, settings, tracking
-from mlops.deploy_settings import PRODUCTION, STAGES, Stage
-from mlops.endpoints import Endpoints
-from mlops.lease import Holder, Lease
-from mlops.watch import Unfit
+from mlops import environment, report, settings
+from mlops.deployment import rollout, serving
+from mlops.deployment.deploy_settings import PRODUCTION, STAGES, Stage
+from mlops.deployment.endpoints import Endpoints
+from mlops.deployment.lease import Holder, Lease
+from mlops.deployment.watch import Unfit
+from mlops.models import admission, tracking
 
 DEPLOYED = "deployed_to"
 """Tag of a version that served in production once."""

@@ -17,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlops import environment, report, rollout, serving, settings, tracking
-from mlops.deploy_settings import PRODUCTION
-from mlops.endpoints import EndpointState
-from mlops.lease import Holder, Lease
+from mlops import environment, report, settings
+from mlops.deployment import rollout, serving
+from mlops.deployment.deploy_settings import PRODUCTION
+from mlops.deployment.endpoints import EndpointState
+from mlops.deployment.lease import Holder, Lease
+from mlops.models import tracking
 
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _DEPLOYMENT = re.compile(r"model-v(\d+)")

@@ -13,21 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mlflow.sklearn
 import pandas as pd
-from mlops import (
-    admission,
-    digest,
-    environment,
-    figures,
-    gate,
-    lineage,
-    metrics,
-    report,
-    rules,
-    settings,
-    slices,
-    split,
-    tracking,
-)
+from mlops import digest, environment, report, settings
+from mlops.data import lineage, split
+from mlops.evaluation import figures, gate, metrics, rules, slices
+from mlops.models import admission, tracking
 from sklearn.metrics import classification_report  # type: ignore[import-untyped]
 
 PER_CLASS = "per_class.json"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from mlops import pipeline, report, runevents, tracking
+from mlops import pipeline, report, runevents
 from mlops.environment import JobEnvironment
+from mlops.models import tracking
 from mlops.settings import ROOT, Settings
 
 _FINISHED = "FINISHED"

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops import azure_settings, deploy_settings, drift_rule
-from mlops.drift_rule import DriftRule
+from mlops.azure import settings as azure_settings
+from mlops.deployment import deploy_settings
+from mlops.drift import rule as drift_rule
+from mlops.drift.rule import DriftRule
 from mlops.report import Fault
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from mlops import admission, digest, environment, gate, registry, report, settings, tracking
+from mlops import digest, environment, report, settings
+from mlops.evaluation import gate
+from mlops.models import admission, registry, tracking
 
 FORCED_JOB_TAG = "signalbox_forced_job"
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")

@@ -9,7 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mlops import environment, gate, lineage, registry, report, settings, tracking
+from mlops import environment, report, settings
+from mlops.data import lineage
+from mlops.evaluation import gate
+from mlops.models import registry, tracking
 
 
 def main() -> None:

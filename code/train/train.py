@@ -22,7 +22,10 @@ import mlflow.sklearn
 import numpy as np
 import pandas as pd
 from mlflow.models import infer_signature
-from mlops import environment, figures, lineage, metrics, report, rules, settings, split, tracking
+from mlops import environment, report, settings
+from mlops.data import lineage, split
+from mlops.evaluation import figures, metrics, rules
+from mlops.models import tracking
 from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
 from sklearn.compose import ColumnTransformer  # type: ignore[import-untyped]
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # type: ignore[import-untyped]

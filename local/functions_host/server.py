@@ -23,8 +23,7 @@ from aiohttp import web
 
 from local import part
 from local.functions_host.bindings import Payload, event_payload, queue_payload, timer_payload
-from local.functions_host.eventgrid_trigger import PATH as EVENTGRID_PATH
-from local.functions_host.eventgrid_trigger import EventGridWebhook
+from local.functions_host.eventgrid_trigger import PATH as EVENTGRID_PATH, EventGridWebhook
 from local.functions_host.http_trigger import HttpRoutes
 from local.functions_host.index import FunctionAppError, HostedFunction, load_function_app
 from local.functions_host.invocation import LOG_FORMAT, InvocationFilter, Invoker

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import pytest
 from functions.adapters import github
 from functions.adapters.github import GitHubRest
 from functions.adapters.github_tokens import PersonalToken
+from functions.adapters.threads import THREADS, in_thread
 from functions.core.dispatch import Dispatch
 from functions.core.github import Answer, NoAnswer, Span
 from functions.core.payload import build_inputs, build_request
@@ -335,3 +337,24 @@ async def test_an_answer_that_is_no_http_is_unknown(answer: bytes, monkeypatch: 
         found = await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
     assert isinstance(found, NoAnswer)
     assert found.reached is True
+
+
+async def test_a_storage_that_hangs_holds_up_no_request() -> None:
+    """Every thread for storage is taken; a dispatch that is `sending` goes out all the same."""
+    go_on = threading.Event()
+
+    class Hanging:
+        @in_thread
+        def call(self) -> None:
+            go_on.wait()
+
+    calls = [asyncio.ensure_future(Hanging().call()) for _ in range(2 * THREADS)]
+    await asyncio.sleep(0)
+    try:
+        async with running(Server()) as server:
+            rest = GitHubRest(server.url, PersonalToken(TOKEN))
+            answer = await asyncio.wait_for(rest.create_dispatch("octo/models", a_request()), timeout=10)
+    finally:
+        go_on.set()
+        await asyncio.gather(*calls)
+    assert isinstance(answer, Answer)

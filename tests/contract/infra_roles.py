@@ -22,6 +22,7 @@ from infra_permissions import (
     PERMISSIONS,
     QUEUES,
     READ_BLOB,
+    READ_ENTITY,
     READ_MESSAGE,
     ROLES,
     SEND_EVENT,
@@ -91,7 +92,7 @@ CALLERS: tuple[Caller, ...] = (
         "training",
         (f"{_IDENTITIES}-training",),
         ("code/**/*.py",),
-        ("code/mlops/azure_*.py", "code/mlops/runevents.py", "code/submit.py", "code/deploy/*.py"),
+        ("code/mlops/azure/*.py", "code/mlops/runevents.py", "code/submit.py", "code/deploy/*.py"),
         works_on={"Microsoft.Storage": ("data", "manifests"), "Microsoft.EventGrid": ("topic",)},
         platform={
             "images of a job's environment": ("registry", ("Microsoft.ContainerRegistry/registries/pull/read",)),
@@ -102,7 +103,7 @@ CALLERS: tuple[Caller, ...] = (
     Caller(
         "github",
         (f"{_IDENTITIES}-github", THEIR_IDENTITY),
-        ("code/mlops/azure_*.py", "code/submit.py", "code/deploy/*.py"),
+        ("code/mlops/azure/*.py", "code/submit.py", "code/deploy/*.py"),
         works_on={
             "Microsoft.Storage": ("workspaceAccount",),
             "Microsoft.MachineLearningServices": ("workspace",),
@@ -112,6 +113,7 @@ CALLERS: tuple[Caller, ...] = (
         platform={
             "watch.yml: dead letters": ("deadLetters", (READ_BLOB,)),
             "watch.yml: Event Grid's dead letters": ("eventGridDeadLetters", (READ_BLOB,)),
+            "watch.yml: refused and parked dispatches": ("ledger", (READ_ENTITY,)),
             "setup.yml: the proof": ("topic", (SEND_EVENT,)),
             "setup.yml: find what was deployed": ("group", ("Microsoft.Resources/deployments/read",)),
             "MLflow in a workflow": ("workspace", (f"{ML}/models/versions/read", f"{ML}/experiments/runs/read")),
@@ -141,6 +143,7 @@ TARGETS: Mapping[str, str] = {
     "eventGridDeadLetters": "[variables('deadLetterContainerId')]",
     "group": "[resourceGroup().id]",
     "insights": "[variables('insightsId')]",
+    "ledger": "[variables('ledgerId')]",
     "manifests": "[variables('manifestContainerId')]",
     "package": "[concat(variables('stateId'), '/blobServices/default/containers/app-package')]",
     "patSecret": "[variables('patSecretId')]",

@@ -27,7 +27,8 @@ def test_the_script_gets_what_it_reads() -> None:
     """Each variable that the check asks for by name is set, and a drift event has somewhere to go."""
     last = job()["steps"][-1]
     assert last["run"] == "python code/check/drift.py"
-    sources = [ROOT / "code/check/drift.py", *(ROOT / "code/mlops").glob("drift*.py"), ROOT / "code/mlops/storage.py"]
+    mlops = ROOT / "code/mlops"
+    sources = [ROOT / "code/check/drift.py", *(mlops / "drift").glob("*.py"), mlops / "data/storage.py"]
     asked = {
         name
         for source in sources

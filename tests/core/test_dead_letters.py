@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from functions.core.dead_letters import DeadLetter, of_bytes, of_value, prospect, read_letters, replayed, without
 from functions.core.dispatch import Dispatch, State

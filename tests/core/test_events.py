@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from functions.core.events import DEEPEST, Event, UnreadableEvent, identity_digest, parse, parse_document
 

@@ -7,8 +7,7 @@ from datetime import datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from functions.core.github import Answer, Dead, NoAnswer, Park, Retry, Sent, Unknown, Verdict, read_dispatch_answer
 from functions.core.github_app import (

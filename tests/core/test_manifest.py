@@ -8,8 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from functions.core.events import Event, identity_digest, parse
 from functions.core.manifest import Header, blob_digest, build, entry, read_listed

@@ -6,8 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from functions.core.dispatch import Dispatch, State
 from functions.core.parking import LONGEST_PROBE, MOST_UNHEARD_PROBES, wake

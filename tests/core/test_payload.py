@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
+from functions.core import payload
 from functions.core.dispatch import Dispatch, ManifestRef
 from functions.core.payload import (
     LARGEST_DATA,
@@ -206,3 +206,22 @@ def test_what_no_database_takes_is_replaced() -> None:
     written = json.dumps(body, ensure_ascii=False)
     assert "\\u0000" not in written
     assert written.encode("utf-8").count("a\ufffdb\ufffdc".encode()) == 6
+
+
+def test_trimming_takes_no_longer_than_the_data_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event of very many fields: what is written as JSON on the way stays a small multiple of it."""
+    written = 0
+
+    def counting(value: Any) -> str:
+        nonlocal written
+        text = compact_json(value)
+        written += len(text)
+        return text
+
+    monkeypatch.setattr(payload, "compact_json", counting)
+    data = {f"field{number}": number for number in range(20_000)}
+    kept = trim_data(data)
+    assert written < 5 * len(compact_json(data))
+    names = kept.pop("_trimmed")
+    assert len(compact_json(names)) <= 3_900 < len(compact_json([*names, "field99999"]))
+    assert [*kept, *names] == list(data)[: len(kept) + len(names)]

@@ -7,8 +7,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from functions.core.routes import Budget, Hold, Route, Settle, Where
 from functions.core.routes_file import Mistake, RoutesError, load_routes
@@ -216,6 +215,7 @@ def test_the_projects_own_file() -> None:
         ("key: '{path.x}'", "'key' is '{path.x}'; write all"),
         ("key: '{path'", "'key' is '{path', which is no template"),
         ("key: '{path!r}'", "{path} takes no format"),
+        ("key: '{path}" + "x" * 95 + "'", "'key' has 101 characters in ASCII JSON; at most 100 fit beside a window"),
         ("hold: {while: runing, at_most: 1h}", "'while' is 'runing'; the only state to hold for is running"),
         ("hold: {while: running}", "'hold' needs 'at_most'"),
         ("hold: {at_most: 1h}", "'hold' needs 'while'"),
@@ -225,6 +225,7 @@ def test_the_projects_own_file() -> None:
         ("max_open_keys: 0", "'max_open_keys' is '0'; write a whole number above 0"),
         ("max_open_keys: '²'", "'max_open_keys' is '²'; write a whole number above 0"),
         ("repository: models", "'repository' is 'models'; write it as OWNER/NAME"),
+        (f"repository: octo/{'x' * 101}", "write it as OWNER/NAME"),
         ("repository: octo/..", "'repository' is 'octo/..'; write it as OWNER/NAME"),
         ("dispatch: " + "x" * 101, "'dispatch' has 101 characters, GitHub allows 100"),
         ("name: again", "'name' stands twice in a route"),
@@ -254,6 +255,7 @@ def test_each_mistake_is_reported_with_its_line(line: str, says: str) -> None:
         ("{max_wait: 1m}", "'settle' needs 'quiet'"),
         ("{quiet: 1m, max_bytes: much}", "'max_bytes' is 'much'; write bytes"),
         ("{quiet: 1m, marker: }", "'marker' must be text"),
+        ("{quiet: 1m, marker: " + "é" * 17 + "}", "'marker' has 102 characters in ASCII JSON; at most 100 fit"),
     ],
 )
 def test_mistakes_of_settle(settle: str, says: str) -> None:

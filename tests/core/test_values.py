@@ -6,9 +6,9 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from functions.core import values
 from functions.core.values import compact_json, digest, earlier, field, format_time, parse_time, text
 
 from .strategies import any_text, times
@@ -100,3 +100,12 @@ def test_earlier_stops_at_the_first_moment_there_is() -> None:
 def test_compact_json_is_ascii() -> None:
     """Its length in characters is its length in bytes."""
     assert compact_json({"a": ["é", "\ud800"]}) == '{"a":["\\u00e9","\\ud800"]}'
+
+
+def test_long_texts_are_not_remembered() -> None:
+    """A digest of an event's whole data keeps none of that in memory."""
+    values._remembered_digest.cache_clear()
+    assert digest("x" * 100_000) == digest("x" * 100_000) != digest("x" * 100_001)
+    assert values._remembered_digest.cache_info().currsize == 0
+    assert digest("route", "key") == digest("route", "key")
+    assert values._remembered_digest.cache_info().hits == 1

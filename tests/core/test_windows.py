@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from functions.core.events import Event, UnreadableEvent, parse
 from functions.core.routes import Hold, Route, Settle

@@ -234,6 +234,8 @@ class SimulatedGitHub:
         """Whether the answer to a workflow dispatch says which run it started; older servers answer 204."""
         self.starts_after = timedelta(seconds=1)
         self.takes = timedelta(minutes=1)
+        self.listing: Answer | None = None
+        """What a listing is answered instead of the runs."""
         self.fates: deque[str] = deque()
         """How the next runs end: `cancelled` or `failure`; `unstarted` is cancelled before a job began."""
         self.requests: list[tuple[datetime, str]] = []
@@ -272,6 +274,8 @@ class SimulatedGitHub:
         return answer or Answer(204)
 
     async def list_runs(self, repository: str, trigger: str, span: Span, page: int) -> Answer | NoAnswer:
+        if self.listing is not None:
+            return self.listing
         now = self._clock()
         since, until = span.since.replace(microsecond=0), span.until or now
         found = [

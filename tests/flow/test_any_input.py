@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.strategies import as_cloud_event, blob_event, json_objects, json_values, near_events, run_event
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from functions.core.events import Event, UnreadableEvent, parse, parse_document
 from functions.core.routes import Where

@@ -20,6 +20,7 @@ from functions.core.dispatch import (
 )
 from functions.core.github import Answer, NoAnswer
 from functions.core.parking import MOST_UNHEARD_PROBES
+from functions.core.trace import fate
 
 from .scenes import DEPLOY, HOUR, MINUTE, SECOND, run_completed
 from .simulation import Call, Fault, World, on
@@ -368,3 +369,47 @@ class TestParked:
         (row,) = world.ledger()
         assert (row.state, row.attempts) == (State.DONE, 1)
         assert world.github.effective == {row.id: 1}
+
+
+async def test_whoever_stood_still_sends_nothing(world: World) -> None:
+    """Between storing `sending` and the request its machine stood still, until others took it for dead and sent it."""
+    sender, other = world.start(), world.start()
+    stopped, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still() -> None:
+        stopped.set()
+        await go_on.wait()
+
+    def plan(call: Call) -> Any:
+        if call.instance == sender.number and call.method == "create_dispatch" and stopped.is_set():
+            pytest.fail("it was sent all the same")
+        if call.instance == sender.number and call.method == "replace_dispatch" and not stopped.is_set():
+            return stand_still()
+        return None
+
+    await world.deliver(run_completed())
+    (row,) = world.ledger()
+    world.plan = plan
+    sending = asyncio.ensure_future(sender.run(sender.app.sender.send(row.id)))
+    await stopped.wait()
+    world.pass_time(20 * SECOND)
+    go_on.set()
+    await sending
+    await world.finish(other)
+    assert world.github.effective == {row.id: 1}
+
+
+async def test_a_listing_that_is_refused_is_told(world: World) -> None:
+    """The token may send, but not look: the row says what to mend, and once that is done the run is found."""
+    world.github.listing = Answer(403, {}, '{"message": "Resource not accessible by personal access token"}')
+    await world.deliver(run_completed())
+    await world.run_for(20 * MINUTE)
+    (row,) = world.ledger()
+    assert row.state is State.SENT
+    assert "'Actions: read' on octo/models" in row.reason
+    assert "Resource not accessible" in row.reason
+    assert row.reason in fate(row)
+    world.github.listing = None
+    await world.finish()
+    (row,) = world.ledger()
+    assert (row.state, row.reason, row.attempts) == (State.DONE, "", 1)

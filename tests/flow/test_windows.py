@@ -392,3 +392,52 @@ async def test_the_last_permitted_key_is_not_refused_to_whoever_opens_it_second(
     await world.finish()
     assert [row.key for row in world.ledger()] == ["digits"]
     assert sum(world.listed().values()) == 2
+
+
+async def test_an_outsiders_key_stays_on_its_line_of_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A newline in a folder's name forges no entry."""
+    caplog.set_level("INFO")
+    await world.deliver(upload(world, "a\n2026-11-20 ERROR signalbox: all is lost\x1b[2J/1.csv"))
+    world.plan = on("seal_segment", Fault.FAIL_BEFORE)
+    world.pass_time(2 * MINUTE)
+    await world.start().app.reconcile()
+    await world.finish()
+    assert [row.state for row in world.ledger()] == [State.DONE]
+    assert any("sealed" in message for message in caplog.messages)
+    assert any("cannot be finished" in message for message in caplog.messages)
+    assert all(message.isprintable() and message.isascii() for message in caplog.messages)
+
+
+async def test_storage_that_failed_while_it_closed_is_made_good_by_the_alarm(world: World) -> None:
+    """The alarm's next delivery finishes the window; nobody has to wait for the slow timer."""
+    await world.deliver(*burst(world, 3))
+    world.plan = on("seal_segment", Fault.FAIL_BEFORE)
+    await world.run_for(MINUTE + 30 * SECOND)
+    assert [row.event_count for row in world.ledger()] == [3]
+
+
+async def test_a_window_is_finished_as_its_manifest_stands() -> None:
+    """Its closer died after the manifest; meanwhile the overflow closes with the same event. The dispatch names it."""
+    world = World([replace(TRAIN, max_open_keys=1)])
+    event = upload(world, "b/1.csv")
+    await world.deliver(upload(world, "a/1.csv"), event)
+    heads = dict(world.store.heads)
+    world.store.heads.update({name: replace(head, is_open=False) for name, head in heads.items()})  # room for one key
+    await world.deliver(event)
+    world.store.heads.update(heads)
+    world.pass_time(16 * MINUTE)
+    world.plan = on("insert_dispatch", Fault.CRASH_BEFORE)
+    closer = world.start()
+    with pytest.raises(Died):
+        await closer.run(closer.app.closer.look("train", "b"))
+    world.plan = on("seal_segment", Fault.CRASH_BEFORE)
+    closer = world.start()
+    with pytest.raises(Died):
+        await closer.run(closer.app.closer.look("train", OVERFLOW_KEY))
+    world.plan = lambda _: None
+    await world.start().app.closer.look("train", "b")
+    await world.finish()
+    assert world.listed() == {("a/1.csv", "01"): 1, ("b/1.csv", "01"): 1}
+    (row,) = (row for row in world.ledger() if row.key == "b")
+    assert (row.event_count, row.subject, row.source) == (1, event["subject"], event["eventType"])
+    assert row.data == event["data"]

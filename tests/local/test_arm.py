@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from local.arm.expressions import Access, ArmError, Call, Expression, Literal, is_expression, literal, parse
 from local.arm.template import Template, load

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +20,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from functions.adapters.account import CONTAINERS, QUEUES, TABLES, StateStorage
 from functions.adapters.github_http import GitHubHttp
@@ -29,7 +29,7 @@ from functions.core.routes import Route
 from functions.core.routes_file import load_routes
 from functions.settings import StateAccount
 from local import azurite as emulator
-from local.commands import doctor_azure, doctor_files, doctor_github, doctor_storage
+from local.commands import doctor_azure, doctor_files, doctor_github, doctor_storage, doctor_workflows
 from local.commands.doctor import GitHubApi, ManagementRest
 from local.commands.doctor_azure import VERSIONS, Group, Refused
 from local.commands.doctor_findings import Finding, as_text
@@ -303,6 +303,35 @@ def test_a_disabled_workflow_is_named(github: Api) -> None:
     found = faults(list(seen(github).findings))
     assert any("gh workflow enable train.yml" in one for one in found), found
     assert any("nothing starts" in one for one in found), found
+
+
+STARTING = replace(ROUTE, workflow="train.yml")
+INPUTS = ", ".join(f"{name}: {{type: string, default: ''}}" for name in doctor_workflows.INPUTS)
+STARTED = (
+    GOOD.replace("github.event.client_payload.dispatch_id", "inputs.dispatch_id")
+    .replace("repository_dispatch: {types: [storage-blobcreated]}", f"workflow_dispatch: {{inputs: {{{INPUTS}}}}}")
+    .encode()
+)
+
+
+def test_a_route_that_starts_a_workflow_needs_another_right(github: Api) -> None:
+    """A started workflow needs no listener; the right to start it is asked for by name."""
+    change(github, "/contents/.github/workflows/train.yml", content=base64.b64encode(STARTED).decode())
+    findings = list(seen(github, STARTING).findings)
+    assert faults(findings) == []
+    assert [one.mend for one in findings if "'Actions: write' to start train.yml" in one.says]
+    assert not any("Actions: write" in one.says for one in seen(github).findings)
+    change(github, "", permissions={"push": False})
+    (found,) = faults(list(seen(github, STARTING).findings))
+    assert "'Actions: write' on this repository" in found
+    assert "Contents" not in found
+
+
+def test_a_disabled_workflow_that_a_route_starts_is_named(github: Api) -> None:
+    """GitHub refuses to start it, although it is there."""
+    change(github, "/contents/.github/workflows/train.yml", content=base64.b64encode(STARTED).decode())
+    change(github, "/actions/workflows", workflows=[{**DOCUMENTS.workflow(WORKFLOW), "state": "disabled_manually"}])
+    assert any("gh workflow enable train.yml" in one for one in faults(list(seen(github, STARTING).findings)))
 
 
 def test_a_workflow_that_is_not_on_the_default_branch_does_not_count(github: Api) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from local.endpoints.deployments import Deployment, DeploymentError, ScoringServer
 from local.endpoints.nursery import Nursery

@@ -26,8 +26,7 @@ from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridEvent, EventGridPublisherClient
 from azure.storage.blob import ContainerClient
 from azure.storage.queue import QueueClient
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from local.arm.template import Template, load
 from local.azurite import connection_string

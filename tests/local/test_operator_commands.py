@@ -13,8 +13,7 @@ from zlib import crc32
 
 import pytest
 from azure.storage.blob import ContainerClient
-from test_up import FakeGitHub, Up, environment, eventually, github, post  # noqa: F401 - two of them are fixtures
-from test_up import event as event_of
+from test_up import FakeGitHub, Up, environment, event as event_of, eventually, github, post  # noqa: F401 - two of them are fixtures
 
 from functions.adapters.account import CONTAINERS, StateStorage
 from functions.adapters.dead_letters import EVENT_GRID_DEAD_LETTERS, DeadLetterBox

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from local.github.expressions import ExpressionError, evaluate, evaluate_template, truthy
 from local.github.workflows import Action, Concurrency, Workflow, WorkflowError, read_workflow, read_workflows

@@ -11,14 +11,14 @@ from typing import Any
 from unittest import mock
 
 from mlops import settings
-from mlops.endpoints import Candidate
+from mlops.deployment.endpoints import Candidate
 
 from tests.model.azure_fake import SUBSCRIPTION, Credential, FakeAzure, azure
 
 with warnings.catch_warnings():
     # azure-ai-ml warns of what marshmallow 4 will take away; its own business.
     warnings.simplefilter("ignore")
-    from mlops import azure_endpoints, azure_workspace
+    from mlops.azure import endpoints as azure_endpoints, workspace as azure_workspace
 
 ENDPOINT, OLD, NEW = "signalbox-digits", "model-v1", "model-v2"
 ENDPOINT_PUT, DEPLOYMENT_PUT = f"/onlineEndpoints/{ENDPOINT}$", "/onlineEndpoints/[^/]+/deployments/[^/]+$"

@@ -32,7 +32,7 @@ def registry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def mlflow_world(registry_folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> World:
     """Return a model name and an experiment of this test's own in that store."""
-    from mlops import tracking
+    from mlops.models import tracking
 
     from tests.model.registry_world import World
 
@@ -50,6 +50,15 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return World(memory_tracking.connect(tmp_path, monkeypatch), tmp_path, "m")
     made: World = request.getfixturevalue("mlflow_world")
     return made
+
+
+def point_mlflow_at(uri: str, patch: pytest.MonkeyPatch) -> None:
+    """MLflow keeps its addresses for the whole process, so that another module's would be asked otherwise."""
+    import mlflow
+
+    patch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +107,9 @@ def machine(step_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         made.blobs.create_container(container)
     try:
         until(lambda: answers(f"{url}/healthz"), "the endpoints part")
-        yield made
+        with pytest.MonkeyPatch.context() as patch:
+            point_mlflow_at(made.environment["MLFLOW_TRACKING_URI"], patch)
+            yield made
     finally:
         sink.shutdown()
         sink.server_close()

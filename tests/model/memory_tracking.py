@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS
-from mlops import tracking
+from mlops.models import tracking
 
 _TAG = re.compile(r"tags\.(\w+) = '([^']*)'")
 _NAME = re.compile(r"name = '([^']*)'")

@@ -11,7 +11,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlops import admission, digest, gate, registry, rules, settings, tracking
+from mlops import digest, settings
+from mlops.evaluation import gate, rules
+from mlops.models import admission, registry, tracking
 from register import force
 
 DATA_SET = "iris"

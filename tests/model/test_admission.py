@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mlops import admission, digest, gate, rules, settings, tracking
+from mlops import digest, settings
+from mlops.evaluation import gate, rules
+from mlops.models import admission, tracking
 from mlops.report import Fault
 from register import register as step
 

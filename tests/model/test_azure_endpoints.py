@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlops.endpoints import EndpointState
+from mlops.deployment.endpoints import EndpointState
 from mlops.report import Fault
 
 from tests.model.azure_contracts import complaints, recorded, shape

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from mlops import environment, pipeline, settings
-from mlops.endpoints import Candidate
+from mlops.deployment.endpoints import Candidate
 from mlops.report import Fault
 
 with warnings.catch_warnings():
@@ -31,7 +31,7 @@ with warnings.catch_warnings():
         load_workspace,
     )
     from azure.ai.ml.exceptions import ValidationException
-    from mlops import azure_job, azure_serving, azure_workspace
+    from mlops.azure import job as azure_job, serving as azure_serving, workspace as azure_workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `context` parameter")
 

@@ -8,10 +8,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from mlops import azure_metrics
-from mlops.endpoints import Observed
+from hypothesis import given, strategies as st
+from mlops.azure import metrics as azure_metrics
+from mlops.deployment.endpoints import Observed
 
 NOW = datetime(2026, 11, 21, 12, 0, 30, tzinfo=UTC)
 SPAN = re.compile(r"(\S+)/(\S+)")

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from mlflow import MlflowClient
 from mlflow.utils.rest_utils import MlflowHostCreds
-from mlops import tracking
+from mlops.models import tracking
 
 from tests.model.azure_fake import WORKSPACE
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlops import rollout
-from mlops.endpoints import EndpointState
-from mlops.lease import Holder, Lease
+from mlops.deployment import rollout
+from mlops.deployment.endpoints import EndpointState
+from mlops.deployment.lease import Holder, Lease
 from mlops.report import Fault
 
 from tests.model.azure_contracts import complaints

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlops import azure_settings, settings
+from mlops import settings
+from mlops.azure import settings as azure_settings
 from mlops.report import Fault
 
 ROOT = Path(__file__).resolve().parents[2]

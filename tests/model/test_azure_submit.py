@@ -19,7 +19,7 @@ from tests.model.azure_fake import WORKSPACE, Credential, FakeAzure, Sent, azure
 with warnings.catch_warnings():
     # azure-ai-ml warns of what marshmallow 4 will take away; its own business.
     warnings.simplefilter("ignore")
-    from mlops import azure_backend, azure_workspace
+    from mlops.azure import backend as azure_backend, workspace as azure_workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `context` parameter")
 

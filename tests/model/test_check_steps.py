@@ -17,7 +17,10 @@ import mlflow
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 from mlflow import MlflowClient
-from mlops import drift_profile, lineage, settings, storage, tables, tracking
+from mlops import settings
+from mlops.data import lineage, storage, tables
+from mlops.drift import profile as drift_profile
+from mlops.models import tracking
 from mlops.report import Fault
 
 from local import datasets

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from mlops import checks, lineage, settings, tables
+from hypothesis import HealthCheck, assume, given, settings as hypothesis_settings, strategies as st
+from mlops import settings
+from mlops.data import checks, lineage, tables
 
 from local import datasets
 

@@ -22,7 +22,9 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from mlflow.models import infer_signature
-from mlops import digest, gate, registry, rules, settings, tracking
+from mlops import digest, settings
+from mlops.evaluation import gate, rules
+from mlops.models import registry, tracking
 from sklearn.dummy import DummyClassifier
 
 from tests.model.machine import ROOT, Machine, until

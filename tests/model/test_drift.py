@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from mlops import drift, drift_profile, drift_report, drift_rule, settings
-from mlops.drift_rule import DriftRule
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+from mlops import settings
+from mlops.drift import comparison as drift, profile as drift_profile, report as drift_report, rule as drift_rule
+from mlops.drift.rule import DriftRule
 from mlops.report import Fault
 
 IRIS = settings.load_data_set("iris")

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from mlops import drift_event
+from mlops.drift import event as drift_event
 
 from functions.core import events
 from functions.core.routes import matching

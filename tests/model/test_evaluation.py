@@ -15,7 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from evaluate import evaluate as evaluation
-from mlops import figures, gate, lineage, metrics, settings, tracking
+from mlops import settings
+from mlops.data import lineage
+from mlops.evaluation import figures, gate, metrics
+from mlops.models import tracking
 from mlops.report import Fault
 from train import train as training
 

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from mlops import digest, gate, tracking
+from hypothesis import given, strategies as st
+from mlops import digest
+from mlops.evaluation import gate
+from mlops.models import tracking
 from mlops.report import Fault
 from register import force as step
 

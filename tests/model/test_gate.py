@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from mlops import gate
+from hypothesis import given, strategies as st
+from mlops.evaluation import gate
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 finite = st.floats(-2, 2)

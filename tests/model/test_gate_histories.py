@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, note, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, note, settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -23,7 +22,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from mlops import admission, digest, gate, tracking
+from mlops import digest
+from mlops.evaluation import gate
+from mlops.models import admission, tracking
 from mlops.report import Fault
 
 from tests.model import memory_tracking

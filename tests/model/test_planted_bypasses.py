@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlops import admission, digest, gate, metrics, registry, rules, tracking
+from mlops import digest
+from mlops.evaluation import gate, metrics, rules
+from mlops.models import admission, registry, tracking
 from mlops.settings import Settings
 
-from tests.model import memory_tracking
-from tests.model import test_admission as admissions
-from tests.model import test_forced_promotion as forcing
-from tests.model import test_gate as gates
-from tests.model import test_rules as todays
-from tests.model import test_slices as slicing
+from tests.model import (
+    memory_tracking,
+    test_admission as admissions,
+    test_forced_promotion as forcing,
+    test_gate as gates,
+    test_rules as todays,
+    test_slices as slicing,
+)
 from tests.model.registry_world import World
 
 # SQLAlchemy 2.1 warns of what MLflow still uses; MLflow's own business.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mlops import split
-from mlops.reservoir import Reservoir
+from hypothesis import given, settings, strategies as st
+from mlops.data import split
+from mlops.data.reservoir import Reservoir
 
 ROWS = st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["a", "b", "c d"])), min_size=1, max_size=60)
 

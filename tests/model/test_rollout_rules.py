@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from mlops import settings, watch
-from mlops.deploy_settings import STAGES, Limits
-from mlops.endpoints import Observed
+from hypothesis import given, strategies as st
+from mlops import settings
+from mlops.deployment import watch
+from mlops.deployment.deploy_settings import STAGES, Limits
+from mlops.deployment.endpoints import Observed
 from mlops.report import Fault
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from mlops import gate, metrics, rules, settings
+from mlops import settings
+from mlops.evaluation import gate, metrics, rules
 from mlops.report import Fault
 
 LOADED = settings.load()

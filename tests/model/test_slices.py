@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from mlops import gate, metrics, slices
+from mlops.evaluation import gate, metrics, slices
 from mlops.report import Fault
 
 RULE = gate.Rule("accuracy", True, 0.5, 0.95, slices=("form", "size"), slice_tolerance=0.05, minimum_slice_rows=3)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
-from mlops import lineage, settings, storage
+from mlops import settings
+from mlops.data import lineage, storage
 from mlops.report import Fault
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from mlops import metrics, split
+from hypothesis import given, strategies as st
+from mlops.data import split
+from mlops.evaluation import metrics
 from mlops.report import Fault
 
 rows = st.lists(st.tuples(st.integers(-5, 5), st.text(max_size=3)), min_size=1, max_size=40, unique=True)

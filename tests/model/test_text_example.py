@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlflow
 import pytest
 import requests
-from mlops import tracking
+from mlops.models import tracking
 
 from local import datasets
 from tests.model.machine import Machine

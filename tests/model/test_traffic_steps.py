@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 import requests
-from mlops import rollout, serving, settings
-from mlops.deploy_settings import Limits, Stage
-from mlops.endpoints import Candidate, LocalEndpoints
-from mlops.lease import TAG, Holder, Lease, LeaseLost
+from mlops import settings
+from mlops.deployment import rollout, serving
+from mlops.deployment.deploy_settings import Limits, Stage
+from mlops.deployment.endpoints import Candidate, LocalEndpoints
+from mlops.deployment.lease import TAG, Holder, Lease, LeaseLost
 from mlops.report import Fault
 
 from local.sockets import free_port

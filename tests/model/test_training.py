@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from mlops import metrics, settings
+from mlops import settings
+from mlops.evaluation import metrics
 from mlops.report import Fault
 from train import train as step
 

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 import requests
 from mlflow import MlflowClient
-from mlops import tracking
+from mlops.models import tracking
 
 from local import datasets
 from tests.model.machine import Machine

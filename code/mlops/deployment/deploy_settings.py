@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlops.azure_settings import Kind
+from mlops.azure.settings import Kind
 from mlops.report import Fault
 
 DEV, TEST, PRODUCTION = "dev", "test", "production"

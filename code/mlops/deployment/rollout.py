@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mlops import report
-from mlops.deploy_settings import Stage
-from mlops.endpoints import Addresses, Candidate, Endpoints
-from mlops.lease import Lease, LeaseLost
-from mlops.watch import Unfit, Watched, watch
+from mlops.deployment.deploy_settings import Stage
+from mlops.deployment.endpoints import Addresses, Candidate, Endpoints
+from mlops.deployment.lease import Lease, LeaseLost
+from mlops.deployment.watch import Unfit, Watched, watch
 
 UserTest = Callable[["Service"], None]
 """The project's own test; it raises if the deployment must not have traffic."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from mlops import gate, metrics
+from mlops.evaluation import gate, metrics
 from mlops.report import Fault
 
 MOST_VALUES = 50

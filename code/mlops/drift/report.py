@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops.drift import ColumnDrift, Drift
-from mlops.drift_profile import Words
+from mlops.drift.comparison import ColumnDrift, Drift
+from mlops.drift.profile import Words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from azure.storage.blob import ContainerClient
 
-from mlops import checks, report, storage
-from mlops.lineage import Missing
+from mlops import report
+from mlops.data import checks, storage
+from mlops.data.lineage import Missing
+from mlops.data.storage import BlobVersion
 from mlops.settings import DataSet
-from mlops.storage import BlobVersion
 
 
 @dataclass(slots=True)

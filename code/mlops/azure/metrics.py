@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from mlops.endpoints import Observed
+from mlops.deployment.endpoints import Observed
 
 API_VERSION = "2023-10-01"
 _NAMESPACE = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints"

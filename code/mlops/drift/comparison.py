@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from mlops.drift_profile import Profile, Words
-from mlops.drift_rule import DriftRule
+from mlops.drift.profile import Profile, Words
+from mlops.drift.rule import DriftRule
 
 _LEAST_EXPECTED = 5.0
 """Expected count that the chi-square test needs in each cell (the usual rule)."""

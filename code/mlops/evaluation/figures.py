@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlops.metrics import Answers
+from mlops.evaluation.metrics import Answers
 
 FAMILIES = "plots/families.png"
 CONFUSION = "plots/confusion_matrix.png"

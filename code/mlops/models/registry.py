@@ -13,7 +13,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from mlops import digest, gate, tracking
+from mlops import digest
+from mlops.evaluation import gate
+from mlops.models import tracking
 from mlops.report import Fault
 from mlops.settings import Settings
 

@@ -5,7 +5,7 @@ Training, evaluation and deployment all ask here, so a record made under another
 
 from __future__ import annotations
 
-from mlops import gate, metrics
+from mlops.evaluation import gate, metrics
 from mlops.report import Fault
 from mlops.settings import DataSet, Settings
 

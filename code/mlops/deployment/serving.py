@@ -11,9 +11,11 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from mlops import report, rollout, settings, tracking
-from mlops.deploy_settings import Stage
-from mlops.endpoints import Candidate, Endpoints, LocalEndpoints
+from mlops import report, settings
+from mlops.deployment import rollout
+from mlops.deployment.deploy_settings import Stage
+from mlops.deployment.endpoints import Candidate, Endpoints, LocalEndpoints
+from mlops.models import tracking
 from mlops.settings import Settings
 
 
@@ -22,7 +24,7 @@ def endpoints(configuration: Settings, stage: Stage) -> Endpoints:
     url = os.environ.get("ENDPOINTS_URL")
     if url:
         return LocalEndpoints(url, stage.scoring_timeout)
-    from mlops import azure_endpoints  # noqa: PLC0415 - azure-ai-ml takes a second, and one machine needs none of it
+    from mlops.azure import endpoints as azure_endpoints  # noqa: PLC0415 - azure-ai-ml takes a second, and one machine needs none of it
 
     return azure_endpoints.connect(configuration, stage)
 

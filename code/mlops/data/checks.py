@@ -17,11 +17,11 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
-from mlops import tables
-from mlops.reservoir import Reservoir
+from mlops.data import tables
+from mlops.data.reservoir import Reservoir
+from mlops.data.split import parts
+from mlops.data.tables import FILE, LINE
 from mlops.settings import ColumnRule, DataSet
-from mlops.split import parts
-from mlops.tables import FILE, LINE
 
 SHOWN = 5
 """Problems that a report names."""

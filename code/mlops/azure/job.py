@@ -30,7 +30,7 @@ TRAIN = "train"
 """The step that is swept or distributed."""
 
 # What a step reads from its environment, beside the names that are made for each job.
-_HANDED_ON = ("STORAGE_ACCOUNT", "STATE_ACCOUNT", "DATA", "DRIFT_EVENTS_ENDPOINT")
+_HANDED_ON = ("STORAGE_ACCOUNT", "STATE_ACCOUNT", "DATA")
 # A cluster tells the client id of its identity under this name, azure-identity reads AZURE_CLIENT_ID.
 _AS_THE_CLUSTER = "env ${DEFAULT_IDENTITY_CLIENT_ID:+AZURE_CLIENT_ID=$DEFAULT_IDENTITY_CLIENT_ID}"
 _EXPRESSIONS = {

@@ -25,7 +25,7 @@ from azure.ai.ml.entities import (
     TargetUtilizationScaleSettings,
 )
 
-from mlops.endpoints import Candidate
+from mlops.deployment.endpoints import Candidate
 from mlops.report import Fault
 
 Options = Mapping[str, Any]

@@ -16,7 +16,8 @@ from azure.ai.ml import MLClient
 from azure.ai.ml.entities import PipelineJob
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 
-from mlops import azure_job, azure_workspace, pipeline, report
+from mlops import pipeline, report
+from mlops.azure import job as azure_job, workspace as azure_workspace
 from mlops.environment import JobEnvironment
 from mlops.settings import ROOT, Settings
 

@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 
 from mlops import digest
+from mlops.data.storage import BlobVersion
 from mlops.environment import JobEnvironment
 from mlops.report import Fault
 from mlops.settings import TRAIN_ON, DataSet
-from mlops.storage import BlobVersion
 
 LINEAGE = "lineage.json"
 SNAPSHOT = "snapshot.json"

@@ -12,7 +12,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from mlops import digest, gate, registry, rules, settings, tracking
+from mlops import digest, settings
+from mlops.evaluation import gate, rules
+from mlops.models import registry, tracking
 from mlops.report import Fault
 
 

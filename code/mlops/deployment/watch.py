@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mlops.deploy_settings import Limits
-from mlops.endpoints import Observed
+from mlops.deployment.deploy_settings import Limits
+from mlops.deployment.endpoints import Observed
 from mlops.report import Fault
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 15.0

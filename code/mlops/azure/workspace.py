@@ -27,7 +27,8 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
-from mlops import azure_settings, report
+from mlops import report
+from mlops.azure import settings as azure_settings
 from mlops.environment import required
 from mlops.settings import Settings
 

@@ -11,8 +11,10 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from mlops import drift_profile, lineage, tracking
-from mlops.drift_profile import Profile
+from mlops.data import lineage
+from mlops.drift import profile as drift_profile
+from mlops.drift.profile import Profile
+from mlops.models import tracking
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops import report
-from mlops.endpoints import Endpoints
+from mlops.deployment.endpoints import Endpoints
 
 TAG = "rollout_lease"
 SECONDS = 3600.0

@@ -16,9 +16,15 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoun
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy
 from azure.core.rest import HttpRequest
 
-from mlops import azure_backend, azure_job, azure_metrics, azure_serving, azure_workspace
-from mlops.deploy_settings import MOST_MIRRORED, Stage
-from mlops.endpoints import Addresses, Candidate, EndpointState, Observed
+from mlops.azure import (
+    backend as azure_backend,
+    job as azure_job,
+    metrics as azure_metrics,
+    serving as azure_serving,
+    workspace as azure_workspace,
+)
+from mlops.deployment.deploy_settings import MOST_MIRRORED, Stage
+from mlops.deployment.endpoints import Addresses, Candidate, EndpointState, Observed
 from mlops.environment import required
 from mlops.report import Fault
 from mlops.settings import ROOT, Settings

@@ -1,0 +1,1 @@
+"""Azure ML: the only modules that import azure-ai-ml, and only when something really goes there."""

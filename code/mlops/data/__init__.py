@@ -1,0 +1,1 @@
+"""The training data: what is read, how it is checked, and the record of both."""

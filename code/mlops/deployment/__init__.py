@@ -1,0 +1,1 @@
+"""From a promoted version to all of the traffic, and back."""

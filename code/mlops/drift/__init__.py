@@ -1,0 +1,1 @@
+"""Drift: whether new data still look like what the champion was trained on."""

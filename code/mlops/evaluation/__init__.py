@@ -1,0 +1,1 @@
+"""Challenger against champion: metrics, slices, and the gate that decides."""
