@@ -82,7 +82,7 @@ def run_demo(folder: Path, environment: Mapping[str, str]) -> int:
         "Next:\n"
         "  .venv/bin/signalbox up        the same parts, to try your own data and code on\n"
         "  .venv/bin/signalbox --help    all commands\n"
-        "  docs/setup-guide.md           the way to a first run in Azure\n",
+        "  docs/guide.md                 from zero to a first run in Azure\n",
         highlight=False,
         soft_wrap=True,
     )

@@ -36,6 +36,7 @@ def _report(index: int, event: Event | UnreadableEvent, routes: tuple[Route, ...
         "key": key_of(taken[0], event) if taken else None,
         "keys": keys,
         "dispatches": {route.name: route.dispatch for route in taken},
+        "workflows": {route.name: f"{route.workflow} on {route.ref}" for route in taken if route.workflow},
         "marker_of": [route.name for route in routes if is_marker(route, event)],
         "why_not": {route.name: why_not(route, event) for route in routes if route not in taken},
     }
@@ -51,8 +52,11 @@ def as_text(report: JsonObject) -> str:
         f"  identity  {report['identity']}",
     ]
     keys, dispatches, reasons = report["keys"], report["dispatches"], report["why_not"]
-    if isinstance(keys, dict) and isinstance(dispatches, dict):
-        lines += [f"  taken by  {name}, key '{key}', dispatched as {dispatches[name]}" for name, key in keys.items()]
+    workflows = report["workflows"]
+    if isinstance(keys, dict) and isinstance(dispatches, dict) and isinstance(workflows, dict):
+        for name, key in keys.items():
+            sent_to = f" to {workflows[name]}" if name in workflows else ""
+            lines.append(f"  taken by  {name}, key '{key}', dispatched as {dispatches[name]}{sent_to}")
     if isinstance(markers := report["marker_of"], list):
         lines += [f"  marker    shortens the quiet time of {name}" for name in markers]
     if isinstance(reasons, dict):

@@ -7,6 +7,7 @@ import logging
 import os
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -132,13 +133,26 @@ class ModelReader:
 
 
 def endpoint_of(endpoints_url: str, deployment_version: Any) -> tuple[str, str]:
-    """(endpoint, deployment) that serve a model version now, or ("", "")."""
+    """(endpoint, deployment) that serve a model version now, or ("", ""); production before the other stages."""
     answer = requests.get(f"{endpoints_url}/endpoints", timeout=_TIMEOUT)
     answer.raise_for_status()
-    for endpoint in answer.json()["endpoints"]:
+    # The other stages' names are production's with an ending.
+    for endpoint in sorted(answer.json()["endpoints"], key=lambda one: len(one["endpoint"])):
         for name, deployment in endpoint.get("deployments", {}).items():
             tags = deployment.get("tags", {})
             serves = endpoint.get("traffic", {}).get(name, 0) > 0
             if serves and str(tags.get("signalbox_job")) == str(deployment_version.tags.get("signalbox_job")):
                 return str(endpoint["endpoint"]), str(name)
     return "", ""
+
+
+def job_at(endpoints_url: str, endpoint: str, deployment: str = "") -> str:
+    """Job whose model a deployment serves, or the deployment with most of the traffic; "" where there is none."""
+    answer = requests.get(f"{endpoints_url}/endpoints/{quote(endpoint)}", timeout=_TIMEOUT)
+    if answer.status_code == 404:
+        return ""
+    answer.raise_for_status()
+    found = answer.json()
+    traffic = found.get("traffic", {})
+    serving = deployment or max(traffic, key=lambda name: traffic[name], default="")
+    return str(found["deployments"].get(serving, {}).get("tags", {}).get("signalbox_job", ""))

@@ -29,6 +29,8 @@ class ModelSide:
     version: str = ""
     endpoint: str = ""
     deployment: str = ""
+    afterwards: str = ""
+    """Why production gave the version back, if it did: its rollout failed, or a person rolled back."""
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> JsonObject:
@@ -40,6 +42,7 @@ class ModelSide:
             "version": self.version,
             "endpoint": self.endpoint,
             "deployment": self.deployment,
+            "afterwards": self.afterwards,
         }
 
 
@@ -75,7 +78,29 @@ class Models:
                 side.notes.append(f"there is no model version {name}/{number} in {self._mlflow}")
                 return None
             side.origin, side.job = version.tags.get(ORIGIN_TAG, ""), version.tags.get(JOB_TAG, "")
-            side.decision = f"{version.tags.get('decision_outcome', '')}: {version.tags.get('decision_reason', '')}"
+            return version
+
+        self._ask(side, read)
+        return side
+
+    def of_endpoint(self, endpoint: str, deployment: str) -> ModelSide:
+        """The way back from what an endpoint serves, or from one of its deployments."""
+        side = ModelSide(endpoint=endpoint, deployment=deployment)
+        if not self._endpoints:
+            side.notes.append("endpoints were not asked: only those of 'signalbox up' can be")
+            return side
+
+        def read(reader: ModelReader) -> Any | None:
+            from local import lineage  # noqa: PLC0415 - it imports mlflow
+
+            job = lineage.job_at(self._endpoints, endpoint, deployment)
+            version = reader.version_of(job) if job else None
+            if version is None:
+                side.notes.append(
+                    f"no model of ours serves at endpoint {endpoint}" + (f" / {deployment}" * bool(deployment))
+                )
+            else:
+                side.origin, side.job = version.tags.get(ORIGIN_TAG, ""), job
             return version
 
         self._ask(side, read)
@@ -100,6 +125,9 @@ class Models:
         if version is None:
             return
         side.model, side.version = str(version.name), str(version.version)
+        tags = version.tags
+        side.decision = side.decision or f"{tags.get('decision_outcome', '')}: {tags.get('decision_reason', '')}"
+        side.afterwards = str(tags.get("rollout_returned", ""))
         if not self._endpoints:
             side.notes.append("endpoints were not asked: only those of 'signalbox up' can be")
             return

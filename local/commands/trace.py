@@ -122,10 +122,13 @@ class _Tracer:
         if asked.kind is Kind.JOB:
             chain = await self._chain(asked.parts[0], job=asked.id)
             return _joined(asked, f"started by {asked.parts[0]}", [], [chain])
-        side = self._models.of_version(*asked.parts)
+        is_endpoint = asked.kind is Kind.ENDPOINT
+        side = (self._models.of_endpoint if is_endpoint else self._models.of_version)(*asked.parts)
         chain = await self._complete(side)
         if not side.version:
             return _joined(asked, "", [], [chain])
+        if is_endpoint:
+            return _joined(asked, f"serves {side.model}/{side.version}", [], [chain])
         return _joined(asked, f"made by {side.job}" if side.job else "its tags name no job", [], [chain])
 
     async def _of_events(self, asked: Asked) -> Trace:
@@ -243,7 +246,7 @@ def _chain_lines(chain: Chain) -> Iterator[str]:
     if side.job:
         yield f"  job        {side.job}" + (f"  {side.decision}" if side.decision else "")
     if side.version:
-        yield f"  model      {side.model}/{side.version}"
+        yield f"  model      {side.model}/{side.version}" + (f"  {side.afterwards}" if side.afterwards else "")
     if side.deployment:
         yield f"  endpoint   {side.endpoint} / {side.deployment}"
     for dispatch in chain.later:

@@ -7,7 +7,7 @@ import pytest
 
 from functions.core.routes_file import load_routes
 from local.cli import main
-from local.explain import explain
+from local.explain import as_text, explain
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROUTES = load_routes((PROJECT / "routes.yml").read_text())
@@ -117,3 +117,13 @@ def test_broken_routes_file_names_line_key_and_meaning(
     file.write_bytes(document(CSV))
     assert main(["explain", str(file)]) == 1
     assert f"{routes}:4: unknown key 'setle' in route 'a'; did you mean 'settle'?" in capsys.readouterr().err
+
+
+def test_says_which_workflow_a_route_starts_by_itself() -> None:
+    """`via: workflow_dispatch` is seen with its workflow and branch."""
+    text = (
+        "routes:\n  - name: direct\n    on: Microsoft.Storage.BlobCreated\n    where: {container: training-data}\n"
+        "    settle: none\n    via: workflow_dispatch\n    workflow: train_model.yml\n    ref: release\n"
+    )
+    (report,) = explain(document(CSV), load_routes(text))
+    assert "dispatched as storage-blobcreated to train_model.yml on release" in as_text(report)

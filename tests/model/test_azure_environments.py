@@ -97,9 +97,7 @@ def test_azure_ai_ml_is_loaded_by_few_and_late() -> None:
         path.relative_to(CODE).with_suffix("").as_posix().replace("/", "."): ast.parse(path.read_text(encoding="utf-8"))
         for path in CODE.rglob("*.py")
     }
-    knowing = {
-        name for name, tree in trees.items() if any(one.startswith("azure.ai") for one in named(ast.walk(tree)))
-    }
+    knowing = {name for name, tree in trees.items() if any(one.startswith("azure.ai") for one in named(ast.walk(tree)))}
     assert {"mlops.azure.backend", "mlops.azure.endpoints", "mlops.azure.job"} <= knowing
     assert all(name.startswith("mlops.azure.") for name in knowing)
     for name, tree in trees.items():
