@@ -22,7 +22,7 @@ from local.explain import as_text, explain
 from local.folder_lock import AlreadyRunning, locked
 from local.run_config import PROJECT, ConfigError, RunConfig
 from local.supervisor import PartFailed, Supervisor
-from local.upload import UploadError, upload
+from local.upload import EXAMPLES, UploadError, from_example, from_files, upload
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     up.set_defaults(run=_up)
 
     upload_files = commands.add_parser("upload", help="put files into the local container 'training-data'")
-    upload_files.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    given = upload_files.add_mutually_exclusive_group(required=True)
+    given.add_argument("files", nargs="*", default=[], type=Path, metavar="FILE")
+    given.add_argument("--example", choices=EXAMPLES, help="a data set that an installed package brings along")
     upload_files.add_argument("--folder", default="", help="folder inside of the container")
     upload_files.add_argument("--dir", type=Path, default=DEFAULT_FOLDER / "up", help="as given to 'signalbox up'")
     upload_files.set_defaults(run=_upload)
@@ -135,7 +137,9 @@ def _routes() -> tuple[Route, ...]:
 
 
 def _upload(options: argparse.Namespace) -> int:
-    for name in upload(options.dir.resolve(), options.files, options.folder.strip("/")):
+    prefix = options.folder.strip("/")
+    contents = from_example(options.example, prefix) if options.example else from_files(options.files, prefix)
+    for name in upload(options.dir.resolve(), contents):
         print(f"uploaded {name}")
     return 0
 
@@ -193,7 +197,7 @@ def _addresses(supervisor: Supervisor) -> str:
         f"  models      mlflow ui --backend-store-uri {config.mlflow_uri}",
         f"  logs        {config.folder / 'logs'}",
         "",
-        "Put data in with: signalbox upload FILE… --folder NAME",
+        "Put data in with: signalbox upload FILE… --folder NAME   (or, to begin with: signalbox upload --example iris)",
     ]
     return "\n".join(lines)
 

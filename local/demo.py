@@ -219,7 +219,9 @@ class _Story:
             if not way.deployment:
                 raise DemoFailed(f"model {way.model} version {way.version} has no traffic at any endpoint")
             self._serving = (way.endpoint, way.deployment)
-            step.say(f"{way.model} version {way.version} serves as {way.endpoint}/{way.deployment}")
+            jobs = await asyncio.to_thread(self._github.jobs, run["id"])
+            stages = " → ".join(job["name"] for job in jobs if job["conclusion"] == "success")
+            step.say(f"{stages}: {way.model} version {way.version} serves as {way.endpoint}/{way.deployment}")
 
     async def _predict(self, way: Lineage) -> None:
         with self._steps.step("Ask the endpoint") as step:

@@ -86,10 +86,14 @@ class GitHubReader:
         """One run."""
         return self._get(f"{self._runs}/{run_id}", {})
 
+    def jobs(self, run_id: int) -> list[dict[str, Any]]:
+        """The run's jobs, in order."""
+        listed: list[dict[str, Any]] = self._get(f"{self._runs}/{run_id}/jobs", {})["jobs"]
+        return listed
+
     def steps(self, run_id: int) -> list[dict[str, Any]]:
         """Steps of all the run's jobs, in order."""
-        jobs = self._get(f"{self._runs}/{run_id}/jobs", {})["jobs"]
-        return [step for job in jobs for step in job["steps"] or []]
+        return [step for job in self.jobs(run_id) for step in job["steps"] or []]
 
     def _get(self, url: str, query: dict[str, str]) -> dict[str, Any]:
         answer = self._session.get(url, params=query, timeout=_TIMEOUT)

@@ -27,6 +27,7 @@ def test_demo_runs_the_whole_loop(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
     assert done.stdout.count("RunCompleted → deploy_model.yml") == 3
+    assert done.stdout.count("Dev → Test → Production: signalbox-digits version") == 2
     assert "kept the champion, nothing to deploy" in done.stdout
     assert done.stderr == ""
     for pid in json.loads((folder / "run.json").read_text())["pids"].values():

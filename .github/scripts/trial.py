@@ -22,7 +22,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "code"))
 
 from azure.storage.blob import BlobServiceClient
-from mlops import pipeline, report, tracking
+from mlops import pipeline, report
+from mlops.models import tracking
 
 from local import datasets
 from local.provision import DATA_CONTAINER

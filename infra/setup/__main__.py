@@ -21,18 +21,21 @@ from infra.setup import (
     principal,
     proof,
     providers,
+    references,
     subjects,
     values,
 )
 from infra.setup.azure_cli import NotThere, az
-from infra.setup.deployment import CORE, CORE_TEMPLATE, EVENTS, EVENTS_TEMPLATE
+from infra.setup.deployment import CORE, CORE_TEMPLATE
 from infra.setup.faults import SetupFault
-from infra.setup.proof import Patience
+from infra.setup.patience import Patience
 from infra.setup.values import Values
 
 PACKAGE = Path("build/function-app.zip")
 FUNCTIONS = frozenset({"intake", "intake_queue", "work", "reconcile", "status"})
+_RESOLVED = Patience(longest=900, pace=20)
 _INDEXED = Patience(longest=900, pace=15)
+_SPREAD = Patience(longest=600, pace=60)
 _TAKEN = Patience(longest=900, pace=20)
 _CONFIRMED = Patience(longest=600, pace=10)
 
@@ -44,7 +47,8 @@ def check() -> None:
         summarize("Not set up yet", ["Nothing is set, so nothing was done. Set the five values of docs/guide.md."])
         return
     given = values.read(os.environ)
-    if api_url := os.environ.get("GITHUB_API_URL"):
+    api_url = os.environ.get("GITHUB_API_URL")
+    if api_url and given.token:  # what an App may do is asked when it is used
         branch = os.environ.get("GITHUB_REF_NAME", "")
         if wrong := github_access.faults(api_url, given.repository, given.token, branch):
             raise SetupFault(*wrong)
@@ -56,7 +60,7 @@ def check() -> None:
 
 def register() -> None:
     """Register the resource providers that the templates need."""
-    registered = providers.register(providers.namespaces(deployment.TEMPLATES), say)
+    registered = providers.register(deployment.needed_providers(), say)
     summarize("Resource providers", [f"Registered now: {', '.join(registered) or 'none, all were'}."])
 
 
@@ -108,6 +112,12 @@ def pack() -> None:
     summarize("Function app", [f"Package of {len(written)} files."])
 
 
+def resolve() -> None:
+    """Have the function app read its secrets from the key vault."""
+    read = references.await_resolved(os.environ[values.GROUP], os.environ["FUNCTION_APP"], _RESOLVED, say)
+    summarize("Secrets", [f"Read from the key vault: {', '.join(read) or 'none'}."])
+
+
 def indexed() -> None:
     """Wait until the function app has its functions."""
     group, app = os.environ[values.GROUP], os.environ["FUNCTION_APP"]
@@ -128,7 +138,7 @@ def events() -> None:
     """Deploy the event subscriptions."""
     group = os.environ[values.GROUP]
     parameters = deployment.event_parameters(deployment.outputs(group))
-    deployment.deploy(group, EVENTS, EVENTS_TEMPLATE, parameters)
+    deployment.deploy_patiently(group, parameters, _SPREAD, say)
     summarize("Event subscriptions", ["Deployed."])
 
 
@@ -159,6 +169,7 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "what-if": what_if,
     "core": core,
     "find": find,
+    "secrets": resolve,
     "package": pack,
     "functions": indexed,
     "events": events,

@@ -26,12 +26,20 @@ _LONGEST = 2000
 _CODE = re.compile(r"\b(" + "|".join(_MENDS) + r")\b")
 
 
-class NotThere(SetupFault):
+class AzureFault(SetupFault):
+    """Azure, or its command line, refused a call; `code` is Azure's own word where its mend is known here, else ""."""
+
+    def __init__(self, sentence: str, code: str = "") -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class NotThere(AzureFault):
     """What was asked for does not exist (yet)."""
 
 
 def az(*arguments: str) -> Any:
-    """Run `az`; gives its JSON, None where it prints nothing. Raises SetupFault, NotThere for what is not there."""
+    """Run `az`; gives its JSON, None where it prints nothing. Raises AzureFault, NotThere for what is not there."""
     try:
         done = subprocess.run(
             ["az", *arguments, "--output", "json", "--only-show-errors"], capture_output=True, text=True, check=False
@@ -42,7 +50,8 @@ def az(*arguments: str) -> Any:
         return json.loads(done.stdout) if done.stdout.strip() else None
     said = " ".join(done.stderr.split())[-_LONGEST:]
     known = _CODE.search(done.stderr)
+    code = known[0] if known else ""
     # Exit status 3 is the Azure CLI's own word for "not found".
-    kind = NotThere if done.returncode == 3 or (known and known[0] == "ResourceGroupNotFound") else SetupFault
-    mend = f" Mend: {_MENDS[known[0]]}." if known else ""
-    raise kind(f"'az {' '.join(arguments[:3])}' failed: {said}.{mend}")
+    kind = NotThere if done.returncode == 3 or code == "ResourceGroupNotFound" else AzureFault
+    mend = f" Mend: {_MENDS[code]}." if code else ""
+    raise kind(f"'az {' '.join(arguments[:3])}' failed: {said}.{mend}", code)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra.setup.azure_cli import NotThere, az
+from infra.setup import providers
+from infra.setup.azure_cli import AzureFault, NotThere, az
 from infra.setup.faults import SetupFault
+from infra.setup.patience import Patience
 from infra.setup.values import PROJECT, Values, cloud_settings
 
 CORE, EVENTS = "signalbox-core", "signalbox-events"
@@ -25,6 +28,7 @@ CORE_TEMPLATE = PROJECT / "infra/deploy.core-infra.json"
 EVENTS_TEMPLATE = PROJECT / "infra/deploy_event_grid.json"
 TEMPLATES = (CORE_TEMPLATE, EVENTS_TEMPLATE)
 
+_OF_THE_NETWORK = "Microsoft.App"  # whose environments the subnet of a Flex Consumption app is delegated to
 
 _SETTINGS = {
     "workspaceName": ("workspace", "name"),
@@ -33,6 +37,12 @@ _SETTINGS = {
     "computeMaxNodes": ("compute", "max_nodes"),
 }
 """Parameter: where `.cloud/.azure` says the same for the training, so that both mean one workspace and one cluster."""
+
+
+def needed_providers() -> list[str]:
+    """The resource providers of both templates, as they are chosen in the parameter files. Raises SetupFault."""
+    private = _file_parameters(CORE_TEMPLATE).get("privateNetworking", {}).get("value") is True
+    return sorted({*providers.namespaces(TEMPLATES), *([_OF_THE_NETWORK] if private else [])})
 
 
 def ensure_group(group: str) -> str:
@@ -60,6 +70,8 @@ def core_parameters(values: Values, server_url: str, subjects: Sequence[str], pr
         "repo_name": values.repository,
         "GitHubURL": f"{server_url}/{values.repository}",
     }
+    if values.app_key:
+        ours["gitHubAppPrivateKey"] = values.app_key
     if principal:
         ours["gitHubPrincipalId"] = principal
     if subjects:
@@ -79,11 +91,14 @@ def core_parameters(values: Values, server_url: str, subjects: Sequence[str], pr
 
 
 def event_parameters(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of the second template: the file's, and over them what the first deployment made."""
+    """The parameters of the second template: the file's, and over them what the first deployment made.
+
+    A region in the file stays: a topic lives where its source is, and accounts that stood already may be elsewhere.
+    """
     by_name = {name.lower(): value for name, value in outputs.items()}
-    declared = _declared(EVENTS_TEMPLATE)
+    chosen, declared = _file_parameters(EVENTS_TEMPLATE), _declared(EVENTS_TEMPLATE)
     made = {name: {"value": by_name[name.lower()]} for name in declared if name.lower() in by_name}
-    return _file_parameters(EVENTS_TEMPLATE) | made
+    return chosen | made | {name: value for name, value in chosen.items() if name == "location"}
 
 
 def preview(group: str, name: str, template: Path, parameters: Mapping[str, Any]) -> str:
@@ -100,6 +115,24 @@ def deploy(group: str, name: str, template: Path, parameters: Mapping[str, Any])
     """Deploy, wait until it is done; gives the outputs. Raises SetupFault."""
     with _parameter_file(parameters) as file:
         return _outputs(az(*_deployment("create", group, name, template, file)))
+
+
+def deploy_patiently(group: str, parameters: Mapping[str, Any], patience: Patience, say: Callable[[str], None]) -> None:
+    """Deploy the event subscriptions, again for a while: a topic's new role is not known everywhere at once.
+
+    Event Grid tries the dead-letter target and the queue when a subscription is made. Raises SetupFault: a fault whose
+    mend is known at once, any other after `patience`.
+    """
+    deadline = time.monotonic() + patience.longest
+    while True:
+        try:
+            deploy(group, EVENTS, EVENTS_TEMPLATE, parameters)
+            return
+        except AzureFault as fault:
+            if fault.code or time.monotonic() > deadline:
+                raise
+            say(f"not yet, trying again in {patience.pace:.0f} s: {fault}")
+        time.sleep(patience.pace)
 
 
 def outputs(group: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def run(say: Callable[[str], None]) -> dict[str, Any]:
         raise SetupFault(f"GitHub does not tell how tokens of {name} sign in: you need to be an admin of it.")
     group = str(cloud_settings("workspace")["resource_group"])
     say(f"{name} goes into resource group {group}; its tokens sign in as {prefix}:…")
-    providers.register(providers.namespaces(deployment.TEMPLATES), say)
+    providers.register(deployment.needed_providers(), say)
     deployment.ensure_group(group)
     server = str(repository["url"]).removesuffix(f"/{name}")
     parameters = deployment.core_parameters(

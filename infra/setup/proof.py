@@ -12,26 +12,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from infra.setup.faults import SetupFault
+from infra.setup.patience import Patience
 
 EVENT_TYPE = "Signalbox.SetupProbe"
 _TIMEOUT = 20
 _EARLY = timedelta(minutes=5)  # GitHub's clock need not agree with the runner's
 _NOT_YET = {401, 403, 404, 429, 500, 502, 503, 504}
 """What Event Grid answers while a new role assignment or a new topic is not yet known everywhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait, and the pause between two looks, in seconds."""
-
-    longest: float
-    pace: float
 
 
 def new_probe() -> str:

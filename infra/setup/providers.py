@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.setup.azure_cli import az
+from infra.setup.azure_cli import AzureFault, az
 from infra.setup.faults import SetupFault
 
 LONGEST_SECONDS = 600.0
@@ -36,7 +36,16 @@ def register(wanted: Iterable[str], say: Callable[[str], None], pace: float = _P
     """Register what is missing and wait until it is there; gives the names. Raises SetupFault."""
     missing = [name for name in wanted if _state(name) != "Registered"]
     for name in missing:
-        az("provider", "register", "--namespace", name)
+        try:
+            az("provider", "register", "--namespace", name)
+        except AzureFault as fault:
+            if fault.code != "AuthorizationFailed":
+                raise
+            raise SetupFault(
+                f"The subscription does not know {', '.join(missing)} yet, and this identity may not register it: that "
+                "needs a role on the subscription itself, for example Contributor. Its owner can do it once, with "
+                "'python3 -m infra.setup first' or 'az provider register --namespace NAME'; then run setup.yml again."
+            ) from fault
         say(f"registering {name}")
     deadline = time.monotonic() + LONGEST_SECONDS
     waiting = missing

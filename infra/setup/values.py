@@ -12,10 +12,12 @@ from typing import Any
 from infra.setup.faults import SetupFault
 
 PROJECT = Path(__file__).resolve().parents[2]
+PARAMETERS = "infra/params.deploy.core-infra.json"
 
 IDS = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID")
 CREDENTIALS = "AZURE_CREDENTIALS"
 TOKEN = "PATTOKEN"  # noqa: S105 - the secret's name
+APP_KEY = "APP_PRIVATE_KEY"
 GROUP = "RESOURCE_GROUP"
 REPOSITORY = "GITHUB_REPOSITORY"
 
@@ -33,6 +35,7 @@ class Values:
         group: the resource group.
         repository: OWNER/NAME that the function app dispatches to.
         token: the personal access token that it does so with; "" keeps the one that is in the key vault.
+        app_key: the private key of the GitHub App that it does so with instead, as PEM; "" as for the token.
         oidc: True with OpenID Connect, False with the stored AZURE_CREDENTIALS.
     """
 
@@ -40,17 +43,18 @@ class Values:
     repository: str
     token: str = field(repr=False)
     oidc: bool
+    app_key: str = field(default="", repr=False)
 
 
 def is_untouched(environment: Mapping[str, str]) -> bool:
     """True where nobody has set anything yet, as in a repository that was just made from this one."""
-    return not any(environment.get(name, "").strip() for name in (*IDS, CREDENTIALS, TOKEN, GROUP))
+    return not any(environment.get(name, "").strip() for name in (*IDS, CREDENTIALS, TOKEN, APP_KEY, GROUP))
 
 
 def read(environment: Mapping[str, str], project: Path = PROJECT) -> Values:
     """Check and collect the values. Raises SetupFault with a sentence for each that is missing or wrong."""
     wrong: list[str] = []
-    given = {name: environment.get(name, "").strip() for name in (*IDS, CREDENTIALS, TOKEN, GROUP, REPOSITORY)}
+    given = {name: environment.get(name, "").strip() for name in (*IDS, CREDENTIALS, TOKEN, APP_KEY, GROUP, REPOSITORY)}
     oidc = any(given[name] for name in IDS)
     if oidc:
         wrong += [_wrong_id(name, given[name]) for name in IDS if not _GUID.fullmatch(given[name])]
@@ -61,19 +65,43 @@ def read(environment: Mapping[str, str], project: Path = PROJECT) -> Values:
             f"{', '.join(IDS)} are not set: add them as repository variables, to sign in without a stored password "
             f"(or, as before, the secret {CREDENTIALS})."
         )
-    if not given[TOKEN]:
-        wrong.append(
-            f"{TOKEN} is not set: add a secret with a personal access token that has 'Contents: write' and "
-            "'Actions: read' on this repository."
-        )
-    elif not _TOKEN.fullmatch(given[TOKEN]):
-        wrong.append(f"{TOKEN} is no personal access token (blanks, quotes or too short): copy it anew.")
+    app = _uses_app(project)
+    wrong += _wrong_app_key(given[APP_KEY]) if app else _wrong_token(given[TOKEN])
     wrong += _wrong_group(given[GROUP], project)
     if "/" not in given[REPOSITORY]:
         wrong.append(f"{REPOSITORY} is '{given[REPOSITORY]}': it must be OWNER/NAME; on a runner GitHub sets it.")
     if wrong:
         raise SetupFault(*wrong)
-    return Values(given[GROUP], given[REPOSITORY], given[TOKEN], oidc)
+    token, key = ("", given[APP_KEY]) if app else (given[TOKEN], "")
+    return Values(given[GROUP], given[REPOSITORY], token, oidc, key)
+
+
+def _uses_app(project: Path) -> bool:
+    """Whether the parameters name a GitHub App; a file that cannot be read is told when it is deployed with."""
+    try:
+        document = json.loads((project / PARAMETERS).read_text(encoding="utf-8"))
+        return bool(document["parameters"].get("gitHubAppId", {}).get("value"))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def _wrong_token(token: str) -> list[str]:
+    if not token:
+        return [
+            f"{TOKEN} is not set: add a secret with a personal access token that has 'Contents: write' and "
+            "'Actions: read' on this repository ('Actions: write' where a route says 'via: workflow_dispatch')."
+        ]
+    if not _TOKEN.fullmatch(token):
+        return [f"{TOKEN} is no personal access token (blanks, quotes or too short): copy it anew."]
+    return []
+
+
+def _wrong_app_key(key: str) -> list[str]:
+    if not key:
+        return [f"{APP_KEY} is not set, but {PARAMETERS} names a GitHub App: add its private key as a secret."]
+    if "PRIVATE KEY-----" not in key:
+        return [f"{APP_KEY} is no private key: store the whole .pem file that GitHub gave."]
+    return []
 
 
 def _wrong_id(name: str, value: str) -> str:

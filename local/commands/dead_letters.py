@@ -13,6 +13,7 @@ from functions.core.dispatch import Dispatch, State
 from functions.core.values import JsonObject, format_time
 from local.commands import surroundings
 from local.commands.moments import shown
+from local.commands.plain import plain
 
 LEDGER = "ledger"
 
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(reports, indent=2))
     else:
-        print("\n".join(_lines(reports)) or f"no dead letters in {found.place}")
+        print("\n".join(map(plain, _lines(reports))) or f"no dead letters in {found.place}")
     return 0
 
 

@@ -22,7 +22,14 @@ from functions.core.github import Answer, NoAnswer
 from functions.core.routes import Route
 from functions.core.routes_file import RoutesError
 from functions.settings import Settings, SettingsError
-from local.commands import doctor_azure, doctor_files, doctor_github, doctor_storage, surroundings
+from local.commands import (
+    doctor_azure,
+    doctor_environments,
+    doctor_files,
+    doctor_github,
+    doctor_storage,
+    surroundings,
+)
 from local.commands.doctor_findings import FAULT, Finding, as_text, fault, ok, unknown
 from local.commands.surroundings import CommandError, Surroundings
 from local.github.workflows import read_workflows
@@ -91,6 +98,8 @@ def _github(
         sent = [route for route in routes if (route.repository or checked.repository) == name]
         seen = doctor_github.check(api, name, sent, now, here)
         findings += seen.findings
+        if name == checked.repository and not local:
+            findings += doctor_environments.check(api, name)
         if name == checked.repository and seen.subject_prefix:
             subjects.append(f"{seen.subject_prefix}:ref:refs/heads/{seen.branch}")
     return findings, subjects

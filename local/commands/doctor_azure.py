@@ -142,7 +142,8 @@ def _references(group: Group, app: str) -> Iterator[Finding]:
             details = str(reference.get("properties", {}).get("details") or status)
             yield fault(
                 "app settings", name, f"its Key Vault reference is not resolved ({details})",
-                "is the secret there, and may the app's identity read it (Key Vault Secrets User)? Restart the app",
+                "is the secret there, and may the app's identity read it (Key Vault Secrets User)? Then " + SETUP
+                + ": Azure looks again once a day only",
             )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def check(
     if isinstance(answer, NoAnswer) or not isinstance(document, dict):
         return Repository((_unreachable(answer, repository, now),), "", "")
     branch = str(document.get("default_branch", ""))
-    findings = [*_token(answer, document, repository, now), *_clock(answer, now)]
+    findings = [*_token(answer, document, repository, routes, now), *_clock(answer, now)]
     findings += _workflows(api, repository, branch, routes, here)
     prefix = _subject_prefix(api, repository)
     findings.append(
@@ -73,7 +73,16 @@ def _unreachable(answer: Answer | NoAnswer, repository: str, now: datetime) -> F
     return fault("GitHub", repository, says, mend or "try again; GitHub may be in trouble")
 
 
-def _token(answer: Answer, document: Mapping[str, Any], repository: str, now: datetime) -> Iterator[Finding]:
+def _permissions(routes: Sequence[Route]) -> str:
+    """What a fine-grained token, or a GitHub App, needs for these routes (docs/routes.md, `via`)."""
+    needed = ["Contents: write"] if any(not route.workflow for route in routes) else []
+    needed.append("Actions: write" if any(route.workflow for route in routes) else "Actions: read")
+    return " and ".join(f"'{one}'" for one in needed)
+
+
+def _token(
+    answer: Answer, document: Mapping[str, Any], repository: str, routes: Sequence[Route], now: datetime
+) -> Iterator[Finding]:
     scopes = answer.headers.get("x-oauth-scopes")
     if scopes is not None:
         held = {scope.strip() for scope in scopes.split(",")}
@@ -87,10 +96,17 @@ def _token(answer: Answer, document: Mapping[str, Any], repository: str, now: da
     elif document.get("permissions", {}).get("push") is False:
         yield fault(
             "token", repository, "it may not write here, so that it cannot dispatch",
-            "give the token, or the GitHub App, 'Contents: write' on this repository",
+            f"give the token, or the GitHub App, {_permissions(routes)} on this repository",
         )  # fmt: skip
     else:
         yield ok("token", repository, "GitHub takes it, and its owner may write here")
+        started = sorted({route.workflow for route in routes if route.workflow})
+        if started:
+            yield unknown(
+                "token", repository,
+                f"it needs 'Actions: write' to start {', '.join(started)}; GitHub does not tell whether it has that",
+                "look at the permissions of the token, or of the GitHub App",
+            )  # fmt: skip
     yield from _expiry(
         answer.headers.get("github-authentication-token-expiration"), repository, github_now(answer, now)
     )
@@ -137,7 +153,7 @@ def _workflows(
     if not isinstance(listed, dict) or not isinstance(listed.get("workflows"), list):
         yield fault(
             "token", repository, f"it may not list workflows ({_status(answer)}), and so cannot find their runs",
-            "give the token, or the GitHub App, 'Actions: read' on this repository",
+            f"give the token, or the GitHub App, {_permissions(routes)} on this repository",
         )  # fmt: skip
         return
     states = {
@@ -180,10 +196,12 @@ def _read(api: Api, repository: str, branch: str, path: str) -> Workflow | Findi
 
 
 def _disabled(found: Sequence[Workflow], states: Mapping[str, str], routes: Sequence[Route]) -> Iterator[Finding]:
-    kinds = {route.dispatch for route in routes}
+    kinds = {route.dispatch for route in routes if not route.workflow}
+    started = {route.workflow for route in routes}
     for workflow in found:
         state = states.get(workflow.path, "")
-        if state not in {"", "active"} and any(workflow.listens(kind) for kind in kinds):
+        wanted = workflow.file in started or any(workflow.listens(kind) for kind in kinds)
+        if state not in {"", "active"} and wanted:
             yield fault(
                 doctor_workflows.CHECK, workflow.path, f"GitHub has it as {state}: it starts nothing",
                 f"gh workflow enable {workflow.path.removeprefix(_FOLDER)}",

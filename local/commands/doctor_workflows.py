@@ -31,7 +31,7 @@ def check(routes: Sequence[Route], workflows: Sequence[Workflow], where: str) ->
             )
         for workflow in hearing:
             yield _name(workflow, _ID_BY_DISPATCH, f"hears {kind}")
-    by_file = {workflow.path.rpartition("/")[2]: workflow for workflow in workflows}
+    by_file = {workflow.file: workflow for workflow in workflows}
     for route in routes:
         if route.workflow:
             yield from _door(route, by_file.get(route.workflow), where)

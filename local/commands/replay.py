@@ -22,6 +22,7 @@ from functions.flow.window_writer import WindowWriter
 from functions.settings import Settings
 from local.commands import surroundings
 from local.commands.dead_letters import title
+from local.commands.plain import plain
 from local.commands.surroundings import CommandError, Surroundings
 
 _AT_ONCE = 200
@@ -68,7 +69,8 @@ class Plan:
             yield f"{dispatch.id}  {dispatch.route}, key '{dispatch.key}', {dispatch.event_count} events"
             yield f"  {dispatch.state}: {dispatch.reason}"
         for letter, outlook in self.useless:
-            yield f"{title(letter)}\n  stays: {outlook.obstacle}"
+            yield title(letter)
+            yield f"  stays: {outlook.obstacle}"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     with surroundings.asking(found):
         storage = found.storage()
         plan = _plan(found, wanted, storage, choice)
-        print("\n".join([f"in {found.place}:", *plan.lines()]))
+        print("\n".join([f"in {found.place}:", *map(plain, plan.lines())]))
         what = f"{_count(len(plan.letters), 'dead letter')} and {_count(len(plan.dispatches), 'dispatch')}"
         if not plan.letters and not plan.dispatches:
             print("nothing to replay")

@@ -22,6 +22,7 @@ from functions.core.trace import event_of
 from functions.flow.intake import Intake
 from local.commands import places, surroundings
 from local.commands.moments import shown
+from local.commands.plain import plain
 from local.commands.replay import intake
 from local.commands.surroundings import CommandError, Surroundings
 
@@ -71,8 +72,10 @@ def run(options: argparse.Namespace) -> int:
         findings = _compare(blobs, routes, storage, since - _SKEW)
         print(f"in {found.place}, {', '.join(names)}, changed from {shown(since)} to {shown(until)}:")
         for event in findings.missing:
-            print(rescan.title(event))
-            print("".join(f"  to {route.name}, key '{key_of(route, event)}'" for route in matching(routes, event)))
+            print(plain(rescan.title(event)))
+            print(
+                plain("".join(f"  to {route.name}, key '{key_of(route, event)}'" for route in matching(routes, event)))
+            )
         print(findings.summary())
         if findings.missing and options.yes:
             asyncio.run(_take(findings.missing, intake(found, wanted, storage)))

@@ -63,6 +63,23 @@ _KNOWN_BY_NAME = {
 }
 """Types that a setting may name without their id."""
 
+_NOT_ON_FLEX = {
+    "properties": {"containerSize", "isReserved", "isXenon", "reserved"},
+    "siteConfig": {
+        *("alwaysOn", "ftpsState", "functionsRuntimeScaleMonitoringEnabled", "javaVersion", "linuxFxVersion"),
+        *("netFrameworkVersion", "powerShellVersion", "preWarmedInstanceCount", "pythonVersion"),
+        *("use32BitWorkerProcess", "vnetPrivatePortsCount", "windowsFxVersion"),
+    },
+    "appsettings": {
+        *("ENABLE_ORYX_BUILD", "FUNCTIONS_EXTENSION_VERSION", "FUNCTIONS_WORKER_RUNTIME"),
+        *("FUNCTIONS_WORKER_RUNTIME_VERSION", "SCM_DO_BUILD_DURING_DEPLOYMENT", "WEBSITE_CONTENTSHARE"),
+        *("WEBSITE_CONTENTAZUREFILECONNECTIONSTRING", "WEBSITE_CONTENTOVERVNET", "WEBSITE_DNS_SERVER"),
+        *("WEBSITE_MAX_DYNAMIC_APPLICATION_SCALE_OUT", "WEBSITE_RUN_FROM_PACKAGE", "WEBSITE_VNET_ROUTE_ALL"),
+    },
+}
+"""What Azure refuses in a Flex Consumption site with 400, although its schema has it: "Flex Consumption plan
+deprecations" of the app settings reference, and Azure/azure-cli issue 31414."""
+
 _UPSTREAM_FAULTS = (
     # The schema's base type of metric criteria takes objects only, whatever its concrete types say; the other pass,
     # the type model, checks them.
@@ -132,6 +149,21 @@ def _all_awaited(key: str, there: Mapping[str, Declared]) -> set[str]:
                 found.add(low)
                 left.append(low)
     return found
+
+
+def flex_faults(resources: Iterable[Declared]) -> list[str]:
+    """Properties and settings of a function app that are refused on a Flex Consumption plan."""
+    faults = []
+    for resource in resources:
+        body = resource.body.get("properties", {})
+        given: Mapping[str, Iterable[str]] = {}
+        if resource.type == "Microsoft.Web/sites":
+            given = {"properties": body, "siteConfig": body.get("siteConfig", {})}
+        elif resource.type == "Microsoft.Web/sites/config" and resource.name.endswith("/appsettings"):
+            given = {"appsettings": body}
+        for where, names in given.items():
+            faults += [f"{resource.place}: {name} is refused on Flex" for name in names if name in _NOT_ON_FLEX[where]]
+    return faults
 
 
 def secret_faults(resources: Iterable[Declared], outputs: Mapping[str, Any], secret: str) -> list[str]:

@@ -91,6 +91,9 @@ ROLES: Mapping[str, Role] = {
         tuple(f"{TABLES}/{one}" for one in ("read", "write", "delete")),
         _EVERY_ENTITY,
     ),
+    "76199698-9eea-4c19-bc75-cec21354c6b6": Role(
+        "Storage Table Data Reader", (f"{TABLES}/read",), (f"{TABLES}/entities/read",)
+    ),
 }
 """Role id → what it permits; of large roles, the part that matters here."""
 
@@ -135,6 +138,7 @@ PERMISSIONS: Mapping[str, tuple[str, ...]] = {
     "jobs.stream": (f"{ML}/jobs/read", READ_BLOB),
     "online_deployments.begin_create_or_update": (f"{ML}/onlineEndpoints/deployments/write", WRITE_BLOB),
     "online_deployments.begin_delete": (f"{ML}/onlineEndpoints/deployments/delete",),
+    "online_deployments.get": (f"{ML}/onlineEndpoints/deployments/read",),
     "online_deployments.get_logs": (f"{ML}/onlineEndpoints/deployments/getLogs/action",),
     "online_endpoints.begin_create_or_update": (f"{ML}/onlineEndpoints/write",),
     "online_endpoints.get": (f"{ML}/onlineEndpoints/read",),

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from flow.scenes import DEPLOY, HOUR, MINUTE, run_completed
 from flow.simulation import World
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from infra_checks import ArmCheck, dependency_faults, name_faults, secret_faults
+from hypothesis import given, settings, strategies as st
+from infra_checks import ArmCheck, dependency_faults, flex_faults, name_faults, secret_faults
 from infra_variants import CORE, EVENTS, INFRA, SECRET, deployed, outputs, parameters, template, together, variants
 
 from functions import settings as app
@@ -193,15 +192,28 @@ def test_app_settings_are_those_that_the_code_reads() -> None:
         "APPLICATIONINSIGHTS_CONNECTION_STRING",
         "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
     }
-    refused_on_flex = {"FUNCTIONS_WORKER_RUNTIME", "FUNCTIONS_EXTENSION_VERSION", "WEBSITE_RUN_FROM_PACKAGE"}
     for variant in variants(CORE):
         (found,) = [one for one in deployed(CORE, variant) if one.exists and one.name.endswith("/appsettings")]
         values = found.body["properties"]
         assert set(values) - host == set(app.NAMES) - {app.STATE_ACCOUNT}
-        assert not refused_on_flex & set(values)
         token, key = values[app.PAT_TOKEN], values[app.GITHUB_APP_PRIVATE_KEY]
         assert ["@Microsoft.KeyVault(VaultName=" in one for one in (token, key)].count(True) == 1
         assert bool(key) == bool(values[app.GITHUB_APP_ID]) == variant.endswith("/app")
+
+
+def test_settings_wait_for_the_right_to_read_their_secrets() -> None:
+    """Azure looks a Key Vault reference up when the setting is written; one that fails is the setting's value."""
+    resources = deployed(CORE)
+    (settings_of_app,) = [one for one in resources if one.name.endswith("/appsettings")]
+    roles = {one.id for one in of_type(resources, "Microsoft.Authorization/roleAssignments") if "/secrets/" in one.id}
+    assert len(roles) == 2
+    assert roles <= set(settings_of_app.waits_for)
+
+
+def test_a_flex_plan_takes_the_app() -> None:
+    """Nothing is set that such a plan refuses, although the schema knows it."""
+    for variant in variants(CORE):
+        assert flex_faults(deployed(CORE, variant)) == [], variant
 
 
 def test_the_app_starts_with_the_templates_settings() -> None:

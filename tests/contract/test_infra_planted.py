@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from infra_checks import ArmCheck, dependency_faults, name_faults, secret_faults
+from infra_checks import ArmCheck, dependency_faults, flex_faults, name_faults, secret_faults
 from infra_roles import TARGETS, Caller, assignments, calls_of, role_faults, unknown_calls
 from infra_variants import CORE, EVENTS, SECRET, deployed, ids, outputs, template, together, variants
 
@@ -84,6 +84,15 @@ def test_bad_names(variable: str, value: Any) -> None:
     assert name_faults(deployed(CORE, FIRST, broken)) != []
 
 
+def test_what_a_flex_plan_refuses() -> None:
+    """A site property and an app setting of other plans are seen."""
+    broken = template(CORE)
+    resource(broken, "Microsoft.Web/sites")["properties"]["siteConfig"]["ftpsState"] = "Disabled"
+    resource(broken, "Microsoft.Web/sites/config")["properties"]["FUNCTIONS_WORKER_RUNTIME"] = "python"
+    found = [fault.partition(": ")[2] for fault in flex_faults(deployed(CORE, FIRST, broken))]
+    assert found == ["ftpsState is refused on Flex", "FUNCTIONS_WORKER_RUNTIME is refused on Flex"]
+
+
 ROLE_ASSIGNMENTS = [
     index
     for index, one in enumerate(template(CORE)["resources"])
@@ -95,7 +104,7 @@ ROLE_ASSIGNMENTS = [
 def test_a_role_taken_away(index: int) -> None:
     """Without any one of the role assignments, somebody lacks a permission, and the fault says who."""
     broken = template(CORE)
-    del broken["resources"][index]
+    broken["resources"][index]["condition"] = False
     faults = role_faults(assignments(together(FIRST, "queue", broken)), ids(FIRST, TARGETS))
     assert faults != []
     assert all(" lacks " in fault for fault in faults)

@@ -16,8 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 SCRIPTS = Path(__file__).resolve().parents[2] / ".github/scripts"
 FAILED = {

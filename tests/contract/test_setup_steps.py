@@ -1,250 +1,27 @@
-"""The steps of setup.yml, without Azure: values, packages, parameters, waiting, and the proof of the path."""
+"""The steps of setup.yml, without Azure: the Azure CLI, both deployments, and the first one by a person."""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import stat
-import subprocess
-import sys
-import threading
-import uuid
-import zipfile
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from setup_fakes import GIVEN, GUID, ROOT, SOON, FakeCli, step
 
 from infra.setup import (
     addresses,
     azure_cli,
     deployment,
     first_deployment,
-    github_access,
-    package,
     principal,
-    proof,
     providers,
-    subjects,
-    values,
 )
 from infra.setup.faults import SetupFault
-from infra.setup.proof import Patience
+from infra.setup.patience import Patience
 from infra.setup.values import Values
-
-ROOT = Path(__file__).resolve().parents[2]
-GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-GIVEN = {
-    "AZURE_CLIENT_ID": GUID,
-    "AZURE_TENANT_ID": GUID,
-    "AZURE_SUBSCRIPTION_ID": GUID,
-    "PATTOKEN": "github_pat_" + "a" * 30,
-    "RESOURCE_GROUP": "signalbox",
-    "GITHUB_REPOSITORY": "octo/models",
-}
-SOON = Patience(longest=5, pace=0.01)
-NOT_LONG = Patience(longest=0.2, pace=0.01)
-
-
-class FakeCli:
-    """Stands for `az` or `gh` on PATH: notes each call and what its parameter file held, and answers from a list."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._calls, self._answers = folder / f"{name}.calls", folder / f"{name}.answers"
-        self._answers.write_text("[]")
-        program = folder / name
-        program.write_text(
-            f"#!{sys.executable}\n"
-            "import json, pathlib, sys\n"
-            f"calls, answers = pathlib.Path({str(self._calls)!r}), pathlib.Path({str(self._answers)!r})\n"
-            "arguments = sys.argv[1:]\n"
-            "files = [json.loads(pathlib.Path(a[1:]).read_text()) for a in arguments if a.startswith('@')]\n"
-            "modes = [oct(pathlib.Path(a[1:]).stat().st_mode & 0o777) for a in arguments if a.startswith('@')]\n"
-            "with calls.open('a') as file:\n"
-            "    file.write(json.dumps([arguments, files, modes]) + '\\n')\n"
-            "rest = json.loads(answers.read_text())\n"
-            "for number, (prefix, status, out, error) in enumerate(rest):\n"
-            "    if ' '.join(arguments).startswith(prefix):\n"
-            "        del rest[number]\n"
-            "        answers.write_text(json.dumps(rest))\n"
-            "        print(out)\n"
-            "        print(error, file=sys.stderr)\n"
-            "        sys.exit(status)\n"
-            "sys.exit('not expected: ' + ' '.join(arguments))\n"
-        )
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-
-    def will(self, prefix: str, answer: Any = None, status: int = 0, error: str = "") -> None:
-        """Answer the next call that begins so."""
-        rest = json.loads(self._answers.read_text())
-        rest.append([prefix, status, "" if answer is None else json.dumps(answer), error])
-        self._answers.write_text(json.dumps(rest))
-
-    @property
-    def calls(self) -> list[tuple[list[str], list[Any], list[str]]]:
-        """(arguments, parameter files, their permissions) of each call."""
-        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
-        return [tuple(json.loads(line)) for line in lines]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FakeCli]:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return lambda name: FakeCli(folder, name)
-
-
-@pytest.fixture
-def az(cli: Callable[[str], FakeCli]) -> FakeCli:
-    return cli("az")
-
-
-# Values
-
-
-def test_the_five_values_are_enough() -> None:
-    """Three ids, the token and the group: nothing else has to be set."""
-    read = values.read(GIVEN)
-    assert (read.group, read.repository, read.oidc) == ("signalbox", "octo/models", True)
-    assert GIVEN["PATTOKEN"] not in repr(read)
-
-
-def test_those_who_come_from_the_seeds_keep_their_credentials() -> None:
-    """AZURE_CREDENTIALS instead of the three ids."""
-    stored = dict.fromkeys(("clientId", "clientSecret", "tenantId", "subscriptionId"), GUID)
-    given = {name: value for name, value in GIVEN.items() if not name.startswith("AZURE_")}
-    assert values.read({**given, "AZURE_CREDENTIALS": json.dumps(stored)}).oidc is False
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"AZURE_CLIENT_ID": ""}, "AZURE_CLIENT_ID is not set, but another of"),
-        ({"AZURE_TENANT_ID": "contoso"}, "AZURE_TENANT_ID is 'contoso': it must be a GUID"),
-        (dict.fromkeys(values.IDS, ""), "AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_SUBSCRIPTION_ID are not set"),
-        ({**dict.fromkeys(values.IDS, ""), "AZURE_CREDENTIALS": "{"}, "AZURE_CREDENTIALS is no JSON"),
-        ({**dict.fromkeys(values.IDS, ""), "AZURE_CREDENTIALS": "[1]"}, "AZURE_CREDENTIALS is no JSON object"),
-        (
-            {**dict.fromkeys(values.IDS, ""), "AZURE_CREDENTIALS": "{}"},
-            "AZURE_CREDENTIALS lacks clientId, clientSecret",
-        ),
-        ({"PATTOKEN": ""}, "PATTOKEN is not set"),
-        ({"PATTOKEN": "my token"}, "PATTOKEN is no personal access token"),
-        ({"RESOURCE_GROUP": ""}, "RESOURCE_GROUP is not set"),
-        ({"RESOURCE_GROUP": "ends."}, "RESOURCE_GROUP is 'ends.'"),
-        ({"RESOURCE_GROUP": "elsewhere"}, "Write the same name in both"),
-        ({"GITHUB_REPOSITORY": "models"}, "it must be OWNER/NAME"),
-    ],
-)
-def test_what_is_missing_or_wrong_is_named(change: dict[str, str], words: str) -> None:
-    """One sentence a value, with its mend."""
-    with pytest.raises(SetupFault, match=re.escape(words)):
-        values.read({**GIVEN, **change})
-
-
-def test_all_faults_are_told_at_once() -> None:
-    """Nobody has to run the set-up five times to find five mistakes."""
-    with pytest.raises(SetupFault) as raised:
-        values.read({})
-    assert len(raised.value.sentences) == 4
-    assert values.is_untouched({}) is True
-    assert values.is_untouched({"RESOURCE_GROUP": "signalbox"}) is False
-
-
-PLAIN = st.dictionaries(
-    st.sampled_from([name for name in GIVEN if name != "PATTOKEN"]), st.text("abc-/{}01 ", max_size=60)
-)
-SECRET = st.dictionaries(
-    st.sampled_from(["PATTOKEN", "AZURE_CREDENTIALS"]), st.text(max_size=60).map("SECRET{}".format)
-)
-
-
-@given(PLAIN, SECRET)
-def test_no_value_breaks_the_check_and_no_secret_is_told(plain: dict[str, str], secret: dict[str, str]) -> None:
-    """Whatever stands there, it is taken or refused in sentences, and those never hold a secret."""
-    told = ""
-    try:
-        values.read({**plain, **secret})
-    except SetupFault as fault:
-        told = str(fault)
-    assert "SECRET" not in told
-
-
-def test_a_repository_where_nothing_is_set_is_left_green(tmp_path: Path) -> None:
-    """The push that makes a repository from this one fails nothing; by hand the same is a fault."""
-    for event, status in (("push", 0), ("workflow_dispatch", 1)):
-        done = step("check", tmp_path, GITHUB_EVENT_NAME=event)
-        assert done.returncode == status
-    assert (tmp_path / "output").read_text() == "ready=false\n"
-    assert "::error title=Set-up, check::PATTOKEN is not set" in done.stdout
-
-
-def test_a_ready_repository_goes_on(tmp_path: Path) -> None:
-    """The summary says how it signs in, and holds no secret."""
-    assert step("check", tmp_path, **GIVEN).returncode == 0
-    assert (tmp_path / "output").read_text() == "ready=true\n"
-    summary = (tmp_path / "summary.md").read_text()
-    assert "OpenID Connect" in summary
-    assert GIVEN["PATTOKEN"] not in summary
-
-
-def step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one step as the workflow does."""
-    outputs = {"GITHUB_OUTPUT": str(folder / "output"), "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
-    return subprocess.run(
-        [sys.executable, "-m", "infra.setup", name],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], **outputs, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def repository(**more: Any) -> dict[str, Any]:
-    """A repository as GitHub gives it, as far as it is read."""
-    return {"private": True, "default_branch": "main", "permissions": {"push": True}, **more}
-
-
-@pytest.mark.parametrize(
-    ("answers", "headers", "words"),
-    [
-        ([(200, repository()), (200, {})], {}, None),
-        ([(200, repository()), (200, {})], {"X-OAuth-Scopes": "repo, workflow"}, None),
-        ([(200, repository(private=False)), (200, {})], {"X-OAuth-Scopes": "public_repo"}, None),
-        ([(401, {})], {}, "it is wrong or has expired"),
-        ([(404, {})], {}, "may not see octo/models (GitHub answered 404)"),
-        ([(200, repository()), (200, {})], {"X-OAuth-Scopes": "public_repo"}, "and not 'repo'"),
-        ([(200, repository(permissions={"push": False})), (200, {})], {}, "'Contents: read and write'"),
-        ([(200, repository()), (403, {})], {}, "'Actions: read'"),
-        ([(200, repository(default_branch="trunk")), (200, {})], {}, "of the default branch, trunk"),
-    ],
-)
-def test_the_token_is_tried_before_anything_is_deployed(
-    web: Web, answers: list[tuple[int, Any]], headers: dict[str, str], words: str | None
-) -> None:
-    """What GitHub says to it, in words that name the mend; a good one passes."""
-    web.answers, web.headers = answers, headers
-    found = github_access.faults(web.url, "octo/models", "token", "main")
-    assert found == [] if words is None else words in found[0], found
-
-
-def test_a_refused_token_stops_the_set_up(web: Web, tmp_path: Path) -> None:
-    """The step that checks the values ends there, with one error line."""
-    web.answers = [(401, {})]
-    done = step("check", tmp_path, **GIVEN, GITHUB_API_URL=web.url, GITHUB_REF_NAME="main")
-    assert done.returncode == 1
-    assert "::error title=Set-up, check::PATTOKEN is refused by GitHub" in done.stdout
-    assert not (tmp_path / "output").exists()
-
 
 # The Azure CLI
 
@@ -284,7 +61,52 @@ def test_providers_of_all_templates_are_registered(az: FakeCli) -> None:
     assert done == ["Microsoft.EventGrid"]
 
 
+def test_whoever_may_not_register_is_told_who_may(az: FakeCli) -> None:
+    """It takes a role on the subscription, which no role on the resource group makes up for."""
+    az.will("provider show --namespace Microsoft.App", {"registrationState": "NotRegistered"})
+    az.will("provider register", status=1, error="ERROR: (AuthorizationFailed) The client has no authorization")
+    with pytest.raises(SetupFault, match=r"does not know Microsoft\.App yet.*role on the subscription itself"):
+        providers.register(["Microsoft.App"], lambda _: None)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_private_network_needs_one_more_provider(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, private: bool
+) -> None:
+    """No template has a resource of it: the app's subnet is delegated to its environments."""
+    template = tmp_path / deployment.CORE_TEMPLATE.name
+    template.write_text(deployment.CORE_TEMPLATE.read_text())
+    chosen = {"parameters": {"privateNetworking": {"value": private}}}
+    (tmp_path / f"params.{template.name}").write_text(json.dumps(chosen))
+    monkeypatch.setattr(deployment, "CORE_TEMPLATE", template)
+    needed = deployment.needed_providers()
+    assert ("Microsoft.App" in needed) == private
+    assert set(needed) - {"Microsoft.App"} == set(providers.namespaces(deployment.TEMPLATES))
+
+
 # Deployments
+
+
+def test_a_topics_new_role_is_waited_for(az: FakeCli) -> None:
+    """Event Grid refuses a dead-letter target until the role is known there: the same deployment is made again."""
+    az.will("deployment group create", status=1, error="ERROR: the identity may not write to the dead-letter container")
+    az.will("deployment group create", {"properties": {}})
+    said: list[str] = []
+    deployment.deploy_patiently("signalbox", {}, SOON, said.append)
+    assert len(az.calls) == 2
+    assert az.calls[0][0][:7] == az.calls[1][0][:7]
+    assert "the dead-letter container" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("patience", "error"), [(SOON, "ERROR: (AuthorizationFailed) no"), (Patience(0, 0), "ERROR: something new")]
+)
+def test_a_refused_deployment_is_not_tried_for_ever(az: FakeCli, patience: Patience, error: str) -> None:
+    """What somebody has to mend is told at once, all else when the time is over."""
+    az.will("deployment group create", status=1, error=error)
+    with pytest.raises(SetupFault, match=re.escape(error)):
+        deployment.deploy_patiently("signalbox", {}, patience, lambda _: None)
+    assert len(az.calls) == 1
 
 
 def test_the_token_is_on_no_command_line(az: FakeCli) -> None:
@@ -338,6 +160,17 @@ def test_what_the_second_template_needs_comes_out_of_the_first() -> None:
         if "defaultValue" not in one:
             assert str(parameters[name]["value"]).startswith("made-"), name
     assert set(parameters) <= set(declared)
+
+
+def test_topics_are_made_where_everything_else_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The region of the first deployment counts, not the group's; one in the second's file has the last word."""
+    assert deployment.event_parameters({"location": "northeurope"})["location"] == {"value": "northeurope"}
+    template = tmp_path / deployment.EVENTS_TEMPLATE.name
+    template.write_text(deployment.EVENTS_TEMPLATE.read_text())
+    chosen = {"parameters": {"location": {"value": "westus3"}}}
+    (tmp_path / f"params.{template.name}").write_text(json.dumps(chosen))
+    monkeypatch.setattr(deployment, "EVENTS_TEMPLATE", template)
+    assert deployment.event_parameters({"location": "northeurope"})["location"] == {"value": "westus3"}
 
 
 def test_every_address_is_an_output() -> None:
@@ -448,208 +281,3 @@ def test_a_token_without_an_object_id_is_refused(az: FakeCli) -> None:
         az.will("account get-access-token", answer)
         with pytest.raises(SetupFault, match="access token"):
             principal.brought_along("signalbox")
-
-
-# Subjects
-
-
-@pytest.mark.parametrize("prefix", ["repo:octo/models", "repo:octo@12/models@34"])
-@pytest.mark.parametrize("rest", ["ref:refs/heads/main", "environment:production", "pull_request"])
-def test_the_prefix_is_read_out_of_any_subject(prefix: str, rest: str) -> None:
-    """Old and immutable form, whatever started the run."""
-    assert subjects.prefix_of(f"{prefix}:{rest}") == prefix
-    assert subjects.of_prefix(prefix, "main")[1] == f"{prefix}:environment:dev"
-
-
-def test_a_customized_subject_is_refused() -> None:
-    """Guessing would take working sign-ins away."""
-    with pytest.raises(SetupFault, match="gitHubSubjects"):
-        subjects.prefix_of("repository_owner_id:1:job_workflow_ref:octo/x")
-
-
-def test_environments_are_those_of_the_rollout() -> None:
-    """Each environment that a workflow deploys in may sign in."""
-    used = set()
-    for workflow in (ROOT / ".github/workflows").glob("*.yml"):
-        used |= set(re.findall(r"^    environment: (\w+)$", workflow.read_text(), re.MULTILINE))
-    assert used <= set(subjects.ENVIRONMENTS)
-
-
-# Package
-
-
-def test_the_package_is_the_app_and_nothing_else(tmp_path: Path) -> None:
-    """What `.funcignore` leaves: the app's own files, byte for byte the same each time."""
-    first, second = tmp_path / "a/first.zip", tmp_path / "second.zip"
-    written = package.write(ROOT, first)
-    assert package.write(ROOT, second) == written
-    assert first.read_bytes() == second.read_bytes()
-    with zipfile.ZipFile(first) as archive:
-        assert archive.namelist() == written
-        assert archive.read("host.json") == (ROOT / "host.json").read_bytes()
-    assert {name.split("/")[0] for name in written} == {
-        "function_app.py", "functions", "host.json", "requirements.txt", "routes.yml",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("ignore", "words"), [(None, "is missing"), ("host.json\n", "leaves out host.json"), ("/*\n", "leaves out")]
-)
-def test_a_package_that_cannot_run_is_refused(tmp_path: Path, ignore: str | None, words: str) -> None:
-    """Too much and too little are both told before anything is published."""
-    for name in package.NEEDED:
-        (tmp_path / name).write_text("")
-    if ignore is not None:
-        (tmp_path / ".funcignore").write_text(ignore)
-    for command in (["init", "--quiet"], ["add", "--all"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    with pytest.raises(SetupFault, match=re.escape(words)):
-        package.files(tmp_path)
-
-
-# Waiting, and the proof
-
-
-def test_functions_are_waited_for() -> None:
-    """The step goes on once all are there, and names those that never come."""
-    seen = iter([[], ["intake"], ["intake", "work"]])
-    said: list[str] = []
-    proof.await_functions(lambda: next(seen), frozenset({"intake", "work"}), SOON, said.append)
-    assert said == ["waiting for intake, work", "waiting for work"]
-    with pytest.raises(SetupFault, match="has no function work"):
-        proof.await_functions(lambda: ["intake"], frozenset({"intake", "work"}), NOT_LONG, said.append)
-
-
-def test_the_functions_waited_for_are_the_apps_own() -> None:
-    """A renamed function is waited for under its new name."""
-    from infra.setup.__main__ import FUNCTIONS
-
-    triggers = (ROOT / "functions/triggers.py").read_text()
-    assert set(re.findall(r'function_name\("(\w+)"\)', triggers)) == FUNCTIONS
-
-
-class Web:
-    """A small server whose answers the test lines up; the last one stays."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, Any]] = []
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.headers: dict[str, str] = {}
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.reply(self.rfile.read(int(self.headers["Content-Length"])))
-
-            def do_GET(self) -> None:
-                self.reply(b"")
-
-            def reply(self, body: bytes) -> None:
-                outer.requests.append((self.path, dict(self.headers), body))
-                status, answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                content = json.dumps(answer).encode()
-                self.send_response(status)
-                for name, value in {**outer.headers, "Content-Length": str(len(content))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    server = Web()
-    yield server
-    server.close()
-
-
-def test_a_new_role_is_waited_for(web: Web) -> None:
-    """Event Grid refuses at first; the same event is sent again, with the same id."""
-    web.answers = [(403, {}), (401, {}), (200, {})]
-    proof.send(f"{web.url}/api/events", "probe-1", "bearer", SOON)
-    assert len(web.requests) == 3
-    assert {json.loads(body)[0]["id"] for _, _, body in web.requests} == {"probe-1"}
-    assert web.requests[0][1]["Authorization"] == "Bearer bearer"
-
-
-def test_a_topic_that_never_takes_it_is_named(web: Web) -> None:
-    """The sentence has Event Grid's words and the role that is missing."""
-    web.answers = [(403, {"error": {"code": "Forbidden"}})]
-    with pytest.raises(SetupFault, match=r"403 .*Forbidden.*EventGrid Data Sender"):
-        proof.send(f"{web.url}/api/events", "probe-1", "bearer", NOT_LONG)
-    web.answers = [(400, {})]
-    with pytest.raises(SetupFault, match="400"):
-        proof.send(f"{web.url}/api/events", "probe-1", "bearer", SOON)
-
-
-def run_of(title: str, status: str = "completed", conclusion: str | None = "success") -> dict[str, Any]:
-    """A workflow run as GitHub lists it, as far as the proof reads it."""
-    return {"display_title": title, "status": status, "conclusion": conclusion, "html_url": "https://github.test/run/1"}
-
-
-def listing(*runs: dict[str, Any]) -> tuple[int, Any]:
-    """GitHub's answer."""
-    return 200, {"total_count": len(runs), "workflow_runs": list(runs)}
-
-
-def test_the_proof_is_a_run_that_ended_well(web: Web) -> None:
-    """Other runs, faults of GitHub and a run that is still going are no proof yet."""
-    web.answers = [
-        listing(run_of("probe probe-2 sb-x")),
-        (502, {}),
-        listing(run_of("probe probe-1 sb-y", "in_progress", None)),
-        listing(run_of("probe probe-2 sb-x"), run_of("probe probe-1 sb-y")),
-    ]
-    found = proof.await_run(web.url, "octo/models", "token", "probe-1", SOON)
-    assert found["display_title"] == "probe probe-1 sb-y"
-    assert len(web.requests) == 4
-    assert "event=repository_dispatch" in web.requests[0][0]
-
-
-@pytest.mark.parametrize(
-    ("runs", "words"),
-    [
-        ((), "No workflow run has probe-1 in its name"),
-        ((run_of("probe-1", "queued", None),), "has not ended"),
-        ((run_of("probe-1", conclusion="failure"),), "ended as failure"),
-    ],
-)
-def test_no_proof_says_where_to_look(web: Web, runs: tuple[dict[str, Any], ...], words: str) -> None:
-    """Nothing is taken for confirmed that is not."""
-    web.answers = [listing(*runs)]
-    with pytest.raises(SetupFault, match=words):
-        proof.await_run(web.url, "octo/models", "token", "probe-1", NOT_LONG)
-
-
-def test_the_jobs_own_subject_is_read_from_its_token(web: Web) -> None:
-    """Only the token knows the form; without `id-token: write` there is none."""
-    claims = base64.urlsafe_b64encode(json.dumps({"sub": "repo:o@1/r@2:ref:refs/heads/main"}).encode()).decode()
-    web.answers = [(200, {"value": f"header.{claims.rstrip('=')}.signature"})]
-    environment = {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{web.url}/t?v=1", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x"}
-    assert subjects.own_subject(environment) == "repo:o@1/r@2:ref:refs/heads/main"
-    assert "audience=api://AzureADTokenExchange" in web.requests[0][0]
-    assert subjects.own_subject({}) == ""
-    web.answers = [(200, {"value": "nonsense"})]
-    with pytest.raises(SetupFault, match="no readable"):
-        subjects.own_subject(environment)
-
-
-def test_the_probe_takes_the_route_that_is_made_for_it() -> None:
-    """The app reads it, one route takes it, it settles at once, and it is sent to the probe's own workflow."""
-    from functions.core import events, routes
-    from functions.core.routes_file import load_routes
-
-    probe = f"probe-{uuid.UUID(int=1).hex[:16]}"
-    event = events.parse({**proof.event(probe, datetime.now(UTC)), "topic": "/subscriptions/x"})
-    (taken,) = routes.matching(load_routes((ROOT / "routes.yml").read_text()), event)
-    assert (taken.name, taken.dispatch, taken.settle) == ("prove-the-path", "signalbox-setupprobe", None)

@@ -19,6 +19,10 @@ from functions.core.routes_file import load_routes
 from infra.setup.__main__ import STEPS as SETUP_STEPS
 from local import cli
 from local.azurite import find_node
+from local.commands import doctor_workflows
+from local.commands.doctor_findings import FAULT, OK
+from local.github.expressions import evaluate_template, to_text
+from local.github.workflows import read_workflow
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = tuple(sorted(path.name for path in (ROOT / ".github/workflows").glob("*.yml")))
@@ -140,6 +144,18 @@ def test_scripts_parse_and_stay_small(name: str) -> None:
         assert len(script.splitlines()) <= 12, step.get("name")
 
 
+def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
+    """What the workflows run is as clean as the scripts that make check looks at."""
+    scripts = []
+    for name in NAMES:
+        for number, step in enumerate(step for step in steps(name) if "run" in step):
+            scripts.append(tmp_path / f"{name}-{number}.sh")
+            scripts[-1].write_text(f"#!/bin/bash\n{step['run']}")
+    program = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([str(program), *map(str, scripts)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_programs_that_a_script_calls_are_there(name: str) -> None:
     """A script that was renamed is not called by its old name."""
@@ -194,6 +210,40 @@ def test_each_dispatch_type_is_listened_to_and_the_other_way_round() -> None:
     assert heard == {route.dispatch for route in routes if not route.workflow}
 
 
+def doors() -> set[str]:
+    """The workflows that can be started by their name: they declare all that such a route gives."""
+    declared = {name: (load(name)["on"].get("workflow_dispatch") or {}).get("inputs") or {} for name in NAMES}
+    return {name for name, inputs in declared.items() if set(doctor_workflows.INPUTS) <= set(inputs)}
+
+
+def test_each_started_workflow_takes_what_it_is_given_and_the_other_way_round() -> None:
+    """A route starts a workflow that has the five inputs; a workflow that has one of them has all, and shows the id."""
+    routes = load_routes((ROOT / "routes.yml").read_text(encoding="utf-8"))
+    assert {route.workflow for route in routes if route.workflow} <= doors()
+    own = set(doctor_workflows.INPUTS) - {"key"}  # `key` is for people as well
+    for name in NAMES:
+        inputs = (load(name)["on"].get("workflow_dispatch") or {}).get("inputs") or {}
+        if own & set(inputs):
+            assert name in doors(), name
+            assert "inputs.dispatch_id" in load(name)["run-name"]
+            assert "inputs.dispatch_id" in load(name)["concurrency"]["group"]
+            given = {one: inputs[one] for one in doctor_workflows.INPUTS}
+            assert all(one == {"type": "string", "default": "", **one} for one in given.values()), given
+
+
+@pytest.mark.parametrize("name", ["train_model.yml", "deploy_model.yml"])
+def test_both_doors_lead_into_the_workflow(name: str) -> None:
+    """docs/routes.md says so of these two; doctor finds nothing with a route of either kind."""
+    (kind, *_) = types_heard(name)
+    door = f"via: workflow_dispatch, workflow: {name}"
+    text_of = "routes: [{{name: r, on: Microsoft.Storage.BlobCreated, settle: none, dispatch: {}, {}}}]"
+    workflow = read_workflow(ROOT, ROOT / ".github/workflows" / name)
+    for way in ("via: repository_dispatch", door):
+        found = list(doctor_workflows.check(load_routes(text_of.format(kind, way)), [workflow], "here"))
+        assert [one for one in found if one.state == FAULT] == []
+        assert any(one.state == OK for one in found)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -213,6 +263,23 @@ def test_the_workflow_listens_to_the_documented_type(name: str, kind: str) -> No
 def test_deleted_data_trains_nothing() -> None:
     """No workflow listens to storage-blobdeleted: whoever wants that writes a route and adds it."""
     assert not any("storage-blobdeleted" in types_heard(name) for name in NAMES)
+
+
+def test_the_set_up_goes_in_an_order_that_azure_can_follow() -> None:
+    """Secrets are read before the app that needs them is published, and functions are there before subscriptions."""
+    order = [
+        match[1] for step in steps("setup.yml") if (match := re.search(r"infra\.setup (\S+)", step.get("run", "")))
+    ]
+    assert order == [
+        *("check", "providers", "what-if", "core", "secrets", "package", "functions", "events", "probe", "addresses")
+    ]
+
+
+def test_a_late_step_logs_in_anew() -> None:
+    """GitHub's token is good for minutes; Azure asks for one again when a service is called for the first time."""
+    (*_, login, probe) = [step for step in steps("setup.yml") if "addresses" not in step.get("run", "")]
+    assert probe["run"] == "python -m infra.setup probe"
+    assert login["uses"].startswith("azure/login@")
 
 
 def test_the_probe_trains_nothing() -> None:
@@ -236,6 +303,39 @@ def test_code_of_a_pull_request_meets_no_secret() -> None:
         assert jobs[name]["needs"] == "allowed"
         assert jobs[name]["environment"] == "dev"
     assert not any("uses" in step for step in jobs["comment"]["steps"])
+
+
+DRIFT = {"data": {"dataDriftName": "digits"}, "key": ""}
+
+
+@pytest.mark.parametrize(
+    ("payload", "inputs", "variables", "folder", "data"),
+    [
+        (DRIFT, {}, {}, "digits", ""),
+        ({"data": {"url": "https://x"}, "key": "digits"}, {}, {"DATA": "burst"}, "digits", "burst"),
+        (None, {"payload": json.dumps(DRIFT), "key": "", "data": "configured"}, {}, "digits", ""),
+        (
+            None,
+            {"payload": '{"data": {}}', "key": "digits", "data": "configured"},
+            {"DATA": "burst"},
+            "digits",
+            "burst",
+        ),
+        (None, {"payload": "", "key": "digits", "data": "dataset"}, {"DATA": "burst"}, "digits", "dataset"),
+        (None, {"payload": "", "key": "", "data": "configured"}, {}, "", ""),
+        (None, {}, {}, "", ""),  # a push, or the clock
+    ],
+)
+def test_training_takes_the_same_through_both_doors(
+    payload: dict[str, Any] | None, inputs: dict[str, str], variables: dict[str, str], folder: str, data: str
+) -> None:
+    """Drift names its folder in its data, whichever way it comes; what is trained on is chosen by hand, or set."""
+    (job,) = load("train_model.yml")["jobs"].values()
+    given = job["steps"][-1]["env"]
+    event = {} if payload is None else {"client_payload": payload}
+    contexts = {"github": {"event": event}, "inputs": inputs, "vars": variables}
+    found = [to_text(evaluate_template(given[name], contexts)) for name in ("FOLDER", "DATA")]
+    assert found == [folder, data]
 
 
 def test_training_by_the_clock_is_off_until_switched_on() -> None:

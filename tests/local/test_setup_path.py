@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from infra.setup import proof
-from infra.setup.proof import Patience
+from infra.setup.patience import Patience
 from local.run_config import REPOSITORY, RUNNER_FILE
 
 SIGNALBOX = Path(sys.executable).with_name("signalbox")

@@ -270,6 +270,11 @@ def test_upload_reaches_the_container_and_raises_the_event(
         eventually(lambda: bool(github.dispatches), "no dispatch came")
         assert github.dispatches[0]["client_payload"]["key"] == "mine"
         assert github.dispatches[0]["client_payload"]["manifest"]["count"] == 2
+        example = [str(SIGNALBOX), "upload", "--example", "iris", "--dir", str(tmp_path / "state")]
+        done = subprocess.run(example, capture_output=True, text=True, timeout=60, check=True)
+        eventually(lambda: len(github.dispatches) == 2, "no dispatch came for the example")
+        assert github.dispatches[1]["client_payload"]["key"] == "iris"
+        assert github.dispatches[1]["client_payload"]["manifest"]["count"] == len(done.stdout.splitlines())
     finally:
         up.stop()
 
