@@ -5,6 +5,7 @@ from __future__ import annotations
 from functions.core.events import Event, UnreadableEvent, parse_document
 from functions.core.routes import Route, is_marker, key_of, matching, why_not
 from functions.core.values import JsonObject
+from local.commands.plain import plain
 
 
 def explain(document: bytes, routes: tuple[Route, ...]) -> list[JsonObject]:
@@ -45,7 +46,7 @@ def _report(index: int, event: Event | UnreadableEvent, routes: tuple[Route, ...
 def as_text(report: JsonObject) -> str:
     """A report for a person."""
     if not report["readable"]:
-        return f"event {report['index']}: unreadable: {report['reason']}"
+        return plain(f"event {report['index']}: unreadable: {report['reason']}")
     lines = [
         f"event {report['index']}: {report['type']}, id {report['id']} ({report['schema']})",
         f"  subject   {report['subject']}",
@@ -61,4 +62,4 @@ def as_text(report: JsonObject) -> str:
         lines += [f"  marker    shortens the quiet time of {name}" for name in markers]
     if isinstance(reasons, dict):
         lines += [f"  not by    {name}: {reason}" for name, reason in reasons.items()]
-    return "\n".join(lines)
+    return "\n".join(map(plain, lines))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functions.adapters.github_http import GitHubHttp
 from functions.adapters.github_tokens import Token
-from functions.adapters.threads import in_thread
+from functions.adapters.threads import in_github_thread
 from functions.core.github import PAGE, Answer, NoAnswer, Span
 from functions.core.github_app import read_second_refusal, refuses_token
 from functions.core.values import JsonObject, compact_json
@@ -23,25 +23,25 @@ class GitHubRest:
         self._http = GitHubHttp(api_url)
         self._token = token
 
-    @in_thread
+    @in_github_thread
     def create_dispatch(self, repository: str, body: JsonObject) -> Answer | NoAnswer:
         """POST /repos/{repository}/dispatches."""
         return self._call("POST", f"/repos/{repository}/dispatches", body=compact_json(body))
 
-    @in_thread
+    @in_github_thread
     def start_workflow(self, repository: str, workflow: str, body: JsonObject) -> Answer | NoAnswer:
         """POST /repos/{repository}/actions/workflows/{workflow}/dispatches."""
         return self._call(
             "POST", f"/repos/{repository}/actions/workflows/{workflow}/dispatches", body=compact_json(body)
         )
 
-    @in_thread
+    @in_github_thread
     def list_runs(self, repository: str, trigger: str, span: Span, page: int) -> Answer | NoAnswer:
         """GET /repos/{repository}/actions/runs."""
         query = {"event": trigger, "created": span.query, "per_page": str(PAGE), "page": str(page)}
         return self._call("GET", f"/repos/{repository}/actions/runs", query=query)
 
-    @in_thread
+    @in_github_thread
     def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
         """GET /repos/{repository}/actions/runs/{run_id}/jobs."""
         return self._call("GET", f"/repos/{repository}/actions/runs/{run_id}/jobs", query={"per_page": "100"})

@@ -6,6 +6,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from functions.adapters.threads import THREADS
 from functions.core.github import Answer, NoAnswer
 
 _VERSION = "2022-11-28"
@@ -19,7 +20,7 @@ class GitHubHttp:
         self._api_url = api_url
         self._session = requests.Session()
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=16, max_retries=0))
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=THREADS, max_retries=0))
         self._session.headers.update(
             {
                 "Accept": "application/vnd.github+json",

@@ -51,6 +51,11 @@ def head_of(entity: Any) -> Head:
     return Head.from_text(entity["head"], str(entity.metadata["etag"]))
 
 
+def watch_key(repository: str) -> str:
+    """The row key of a repository's watch: no slash may stand in it, and Azure reads percent signs twice."""
+    return repository.replace("/", " ")
+
+
 def dispatch_entity(dispatch: Dispatch) -> dict[str, Any]:
     """The row of a dispatch, its text in as many properties as it takes."""
     text = dispatch.to_text()

@@ -46,6 +46,7 @@ from functions.adapters.rows import (
     head_of,
     open_entity,
     text_of,
+    watch_key,
 )
 from functions.adapters.threads import in_thread, iterate_in_thread
 from functions.core.budget import Spending
@@ -263,14 +264,14 @@ class AzureStore:
     @translated
     def lead_watch(self, repository: str, watch: Watch) -> None:
         not_before = "" if watch.not_before is None else format_time(watch.not_before)
-        row = {"PartitionKey": WATCHES, "RowKey": quote(repository, safe=""), "token": watch.token, "until": not_before}
+        row = {"PartitionKey": WATCHES, "RowKey": watch_key(repository), "token": watch.token, "until": not_before}
         self._ledger.upsert_entity(row, mode=UpdateMode.REPLACE)
 
     @in_thread
     @translated
     def watch_leader(self, repository: str) -> Watch | None:
         try:
-            row = self._ledger.get_entity(WATCHES, quote(repository, safe=""))
+            row = self._ledger.get_entity(WATCHES, watch_key(repository))
         except ResourceNotFoundError as error:
             if error_code(error) == "TableNotFound":
                 raise
@@ -336,8 +337,10 @@ class AzureQueue:
     def drop_poison(self, message: PoisonMessage) -> None:
         try:
             self._poison[message.queue].delete_message(message.id, message.receipt)
-        except ResourceNotFoundError:
-            return
+        except HttpResponseError as error:
+            # Gone, or taken again meanwhile, which made this receipt void: whoever has it drops it.
+            if error_code(error) not in {"MessageNotFound", "PopReceiptMismatch", "QueueNotFound"}:
+                raise
 
 
 _APPEND_OUTCOMES = {

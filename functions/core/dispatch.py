@@ -11,8 +11,12 @@ from enum import StrEnum
 from functions.core.github import Dead, Park, Retry, Run, Sent, Unknown, Verdict
 from functions.core.values import JsonObject, compact_json, format_time, parse_time
 
-SENDING_TIMEOUT = timedelta(seconds=60)
-"""A dispatch that is `sending` for longer than any request can take was left so by a crash."""
+SENDING_TIMEOUT = timedelta(seconds=90)
+"""A dispatch that is `sending` for so long without a run was left so by a crash: longer than a request can take to
+leave and to end, and its run to appear."""
+
+LATEST_START = timedelta(seconds=5)
+"""The request must leave so soon after `sending` was stored, so that it ends before SENDING_TIMEOUT."""
 
 LOOK_BEFORE = timedelta(minutes=5)
 """Runs are looked for from this long before the dispatch was sent: GitHub's clock is not ours."""
@@ -88,7 +92,9 @@ class Dispatch:
         probes: how often it went on from there by itself, to find out whether the cause was mended.
         replays: how often a person sent it on its way again.
         unstarted: ids of its runs that were cancelled before they began; they do not count as its runs.
-        run_id, run_url, conclusion: of the run that it started, once that is known.
+        run_id, run_url: of the run that it started, or of the first of several, once that is known.
+        other_runs: ids of the further ones.
+        conclusion: of them all: the first that is not success.
         version: the row's ETag; "" where it is not stored yet.
     """
 
@@ -118,6 +124,7 @@ class Dispatch:
     unstarted: tuple[int, ...] = ()
     run_id: int | None = None
     run_url: str = ""
+    other_runs: tuple[int, ...] = ()
     conclusion: str = ""
     version: str = field(default="", compare=False)
 
@@ -168,8 +175,9 @@ class Dispatch:
                 values[name] = parse_time(written)
         if isinstance(reference := values.get("manifest"), dict):
             values["manifest"] = ManifestRef(**reference)
-        if isinstance(unstarted := values.get("unstarted"), list):
-            values["unstarted"] = tuple(unstarted)
+        for several in ("unstarted", "other_runs"):
+            if isinstance(listed := values.get(several), list):
+                values[several] = tuple(listed)
         values["state"] = State(str(values["state"]).removeprefix(_DOOR))
         return Dispatch(**values, version=version)  # type: ignore[arg-type]
 
@@ -250,6 +258,7 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
             looked=now,
             run_id=run.id,
             run_url=run.url,
+            other_runs=tuple(other.id for other in found[1:]),
             conclusion=_conclusion(found) if ended else "",
             reason="",
         )
@@ -264,9 +273,9 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
     if dispatch.state is State.SENT and dispatch.sent is not None and now - dispatch.sent > HEARD_WITHIN:
         reason = f"unheard: GitHub accepted it, but no run's name holds {dispatch.id}. {_how_to_be_heard(dispatch)}"
         return replace(looked, state=State.PARKED, parked=now, reason=reason)
-    if dispatch.state is State.CONFIRMED and not _is_listed_soon(dispatch, now):
-        return _run_gone(dispatch, now)
-    return looked
+    if dispatch.state is State.CONFIRMED:
+        return looked if _is_listed_soon(dispatch, now) else _run_gone(dispatch, now)
+    return replace(looked, reason="")
 
 
 def _how_to_be_heard(dispatch: Dispatch) -> str:
@@ -297,6 +306,7 @@ def after_no_start(dispatch: Dispatch, runs: tuple[int, ...], now: datetime) -> 
         looked=now,
         run_id=None,
         run_url="",
+        other_runs=(),
         conclusion="",
         reason=f"run {runs[0]} was cancelled before it began, so it is sent again",
     )

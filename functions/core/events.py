@@ -136,7 +136,6 @@ class Run:
     """The run of an Azure ML event; text that the event did not carry is empty."""
 
     id: str
-    experiment: str
     type: str
     status: str
     tags: Mapping[str, Json]
@@ -303,7 +302,6 @@ def _run(event: Event) -> Run | None:
     )
     return Run(
         id=run_id,
-        experiment=text(event.data, "experimentName"),
         type=run_type,
         status=text(event.data, "runStatus"),
         tags=tags if isinstance(tags, dict) else {},

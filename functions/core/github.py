@@ -19,6 +19,7 @@ from functions.core.values import parse_time
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=1)
 
+_RENEW = "renew PAT_TOKEN, it is wrong or has expired"
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _LARGEST_NUMBER = 1e11  # seconds; added to any date of ours it still stays inside of the calendar
 
@@ -107,7 +108,7 @@ def read_dispatch_answer(
         case 200 | 201 | 202 | 204:
             return Sent(*_named_run(answer))
         case 401:
-            return Park(f"{said}: renew PAT_TOKEN, it is wrong or has expired")
+            return Park(f"{said}: {_RENEW}")
         case 403:
             missing = "Actions: write" if workflow else "Contents: write"
             return Park(f"{said}: the token, or the GitHub App, needs '{missing}' on {repository}")
@@ -263,6 +264,15 @@ def following_span(span: Span, page: int, runs: tuple[Run, ...]) -> Span | None:
     if oldest is None or oldest < span.since or (span.until is not None and oldest >= span.until):
         return None
     return Span(span.since, oldest)
+
+
+def refused_listing(answer: Answer | NoAnswer, repository: str) -> str:
+    """What a person must mend before runs can be listed, or "" where that passes by itself."""
+    if isinstance(answer, NoAnswer) or is_limit(answer) or answer.status not in {401, 403, 404}:
+        return ""
+    permission = f"the token, or the GitHub App, needs 'Actions: read' on {repository}"
+    mend = answer.mend or (_RENEW if answer.status == 401 else permission)
+    return f"its run cannot be looked for, GitHub answered {answer.status}{message_of(answer)}: {mend}"
 
 
 def read_runs(answer: Answer) -> tuple[Run, ...] | None:

@@ -45,10 +45,18 @@ def trim_data(data: JsonObject, largest: int = LARGEST_DATA) -> JsonObject:
         if cost <= room:
             kept[name] = short
             room -= cost
-    while len(compact_json(trimmed)) > _LARGEST_NAMES:
-        trimmed.pop()
-    kept["_trimmed"] = trimmed
+    kept["_trimmed"] = _first_of(trimmed, _LARGEST_NAMES)
     return kept
+
+
+def _first_of(items: list[Json], largest: int) -> list[Json]:
+    """As many of the first items as fit into a JSON list of so many characters."""
+    size = 1  # the brackets, less the last item's comma
+    for count, item in enumerate(items):
+        size += len(compact_json(item)) + 1
+        if size > largest:
+            return items[:count]
+    return items
 
 
 def trim_subject(subject: str) -> str:

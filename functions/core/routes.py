@@ -133,7 +133,7 @@ def key_by(template: str, event: Event) -> str:
     elif template == "folder":
         key = event.blob.folder if event.blob else ""
     elif template == "experiment":
-        key = event.run.experiment if event.run else text(event.data, "experimentName")
+        key = _experiment(event)
     else:
         key = template.format_map(key_fields(event))
     return key if len(key) <= LONGEST_KEY else f"{key[:LONGEST_KEY]}~{digest(key)}"
@@ -151,11 +151,16 @@ def key_fields(event: Event) -> dict[str, str]:
         "folder": blob.folder if blob else "",
         "parent": blob.path.rpartition("/")[0] if blob else "",
         "path": blob.path if blob else "",
-        "experiment": run.experiment if run else text(event.data, "experimentName"),
+        "experiment": _experiment(event),
         "run_type": run.type if run else "",
-        "topic": event.source.rsplit("/", 1)[-1],
+        "topic": event.source.rpartition("/")[2],
         "type": event.type,
     }
+
+
+def _experiment(event: Event) -> str:
+    """The experiment that the event names, whether or not it is about a run."""
+    return text(event.data, "experimentName")
 
 
 def template_fields(template: str) -> Iterator[str]:
@@ -173,7 +178,7 @@ def is_marker(route: Route, event: Event) -> bool:
         return False
     if event.type.lower() not in {name.lower() for name in route.on} or _container(route.where, event):
         return False
-    return event.blob.path.rsplit("/", 1)[-1] == route.settle.marker
+    return event.blob.path.rpartition("/")[2] == route.settle.marker
 
 
 def _reserved(container: str) -> bool:
@@ -220,7 +225,7 @@ def _content_length(where: Where, event: Event) -> str | None:
 def _run(where: Where, event: Event) -> str | None:
     run = event.run
     checks = (
-        ("experiment", where.experiment, run.experiment if run else text(event.data, "experimentName")),
+        ("experiment", where.experiment, _experiment(event)),
         ("run type", where.run_type, run.type if run else ""),
         ("status", where.status, run.status if run else ""),
         ("topic", where.topic, event.source),

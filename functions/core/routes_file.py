@@ -22,19 +22,21 @@ from functions.core.routes import (
     default_event_type,
     template_fields,
 )
+from functions.core.values import compact_json
 
 T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _WORKFLOW = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.ya?ml")
 _REF = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./+@#-]{0,243}")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.\.?$)[A-Za-z0-9._-]+")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/(?!\.\.?$)[A-Za-z0-9._-]{1,100}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SIZE = re.compile(r"(\d+)\s*(B|KB|MB)?", re.IGNORECASE)
 _SIZES = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2}
 _LONGEST_WAIT = timedelta(days=7)  # a storage queue message, which is the alarm, waits no longer
 _LONGEST_DISPATCH_TYPE = 100  # GitHub's limit
+_LONGEST_PART = 100  # characters in ASCII JSON of what a window keeps of its route: a blob's metadata holds 8 KB
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -217,7 +219,7 @@ class _Reader:
             quiet=quiet,
             max_wait=fields.take("max_wait", _duration, max(quiet, timedelta(minutes=15))),
             max_bytes=fields.take("max_bytes", _size, None),
-            marker=fields.take("marker", _text, ""),
+            marker=fields.take("marker", _short, ""),
         )
         if settle.max_wait < settle.quiet:
             self.wrong(fields.line, "'max_wait' is shorter than 'quiet', so the window would never be quiet")
@@ -249,6 +251,14 @@ def _text(node: yaml.Node, key: str) -> str:
     if not isinstance(node, yaml.ScalarNode) or not node.value or node.tag == "tag:yaml.org,2002:null":
         raise ValueError(f"'{key}' must be text")
     return str(node.value)
+
+
+def _short(node: yaml.Node, key: str) -> str:
+    value = _text(node, key)
+    length = len(compact_json(value)) - 2
+    if length > _LONGEST_PART:
+        raise ValueError(f"'{key}' has {length} characters in ASCII JSON; at most {_LONGEST_PART} fit beside a window")
+    return value
 
 
 def _texts(node: yaml.Node, key: str) -> tuple[str, ...]:
@@ -306,7 +316,7 @@ def _ref(node: yaml.Node, key: str) -> str:
 
 
 def _key(node: yaml.Node, key: str) -> str:
-    value = _text(node, key)
+    value = _short(node, key)
     if value in {"all", "folder", "experiment"}:
         return value
     try:

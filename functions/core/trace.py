@@ -140,7 +140,9 @@ def fate(dispatch: Dispatch) -> str:
         case State.SENDING:
             return "is being sent"
         case State.SENT:
-            return "was accepted by GitHub; its run is looked for"
+            return "was accepted by GitHub; its run is looked for" + (
+                f", but {dispatch.reason}" if dispatch.reason else ""
+            )
         case State.CONFIRMED:
             return f"started {run}, which is going"
         case State.DONE:

@@ -15,6 +15,7 @@ JsonObject: TypeAlias = dict[str, Json]
 
 _ID_CHARACTERS = 20
 _KNOWN_DIGESTS = 4_096  # the same routes and keys are asked for again and again
+_LONGEST_KNOWN = 1_000  # characters; an event's whole data would stay in memory with its digest
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
 
@@ -24,14 +25,22 @@ def compact_json(value: object) -> str:
     return _ENCODER.encode(value)
 
 
-@lru_cache(_KNOWN_DIGESTS)
 def digest(*parts: str) -> str:
     """20 lowercase base32 characters (100 bits of SHA-256) that stand for the list `parts`.
 
     Safe in a blob name, a table key, a job name and a run name; lists that differ give other digests.
     """
+    if sum(map(len, parts)) > _LONGEST_KNOWN:
+        return _digest(*parts)
+    return _remembered_digest(*parts)
+
+
+def _digest(*parts: str) -> str:
     hashed = hashlib.sha256(compact_json(parts).encode("ascii")).digest()
     return base64.b32encode(hashed).decode("ascii").lower()[:_ID_CHARACTERS]
+
+
+_remembered_digest = lru_cache(_KNOWN_DIGESTS)(_digest)
 
 
 def field(data: Mapping[str, Json], name: str) -> Json:

@@ -77,7 +77,7 @@ class Orchestrator:
             try:
                 await self.closer.look(head.route, head.key)
             except Exception:  # one broken window must not keep the others from going on
-                _log.exception("window of route %s, key '%s' cannot be finished", head.route, head.key)
+                _log.exception("window of route %s, key %a cannot be finished", head.route, head.key)
         await self.sender.resume()
         await self.housekeeper.take_up_poison()
         if self.clock.now().minute < _SWEPT_UNTIL:

@@ -153,7 +153,7 @@ class Queue(Protocol):
         """Up to 32 messages that the host gave up of `work` or `events`; nobody else sees them for 4 minutes."""
 
     async def drop_poison(self, message: PoisonMessage) -> None:
-        """Delete a message that was taken; where it is gone, nothing changes."""
+        """Delete a message that was taken; where it is gone, or was taken again, nothing changes."""
 
 
 class GitHub(Protocol):

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from functions.core.dispatch import LOOK_BEFORE, Dispatch, runs_of
-from functions.core.github import PAGE, Answer, Run, Span, following_span, read_runs, wait_for
+from functions.core.github import (
+    PAGE,
+    Answer,
+    NoAnswer,
+    Run,
+    Span,
+    following_span,
+    message_of,
+    read_runs,
+    refused_listing,
+    wait_for,
+)
 from functions.flow.ports import Clock, GitHub
 
 _log = logging.getLogger("signalbox.dispatch")
@@ -27,16 +38,24 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class NoListing:
+    """GitHub does not list the runs: how long to leave it alone, and what to mend where a person must."""
+
+    wait: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunSearch:
     """Lists a repository's runs back to the oldest dispatch that is looked for."""
 
     github: GitHub
     clock: Clock
 
-    async def search(self, repository: str, trigger: str, waiting: Iterable[Dispatch]) -> Found | timedelta:
+    async def search(self, repository: str, trigger: str, waiting: Iterable[Dispatch]) -> Found | NoListing:
         """The runs that `trigger` started since shortly before the oldest of `waiting` was sent, newest first.
 
-        Ends as soon as each has a run. Instead gives how long to leave GitHub alone where it does not answer.
+        Ends as soon as each has a run.
         """
         missing = list(waiting)
         span = Span(min(item.sent or item.sending_since or item.created for item in missing) - LOOK_BEFORE)
@@ -47,8 +66,7 @@ class RunSearch:
             answer = await self.github.list_runs(repository, trigger, span, page)
             runs = read_runs(answer) if isinstance(answer, Answer) else None
             if runs is None:
-                _log.warning("cannot list the runs of %s: %s", repository, answer)
-                return wait_for(answer, 1, self.clock.now()) if isinstance(answer, Answer) else timedelta(seconds=30)
+                return self._no_listing(repository, answer)
             found.update((run.id, run) for run in runs)
             missing = [item for item in missing if not runs_of(item, runs)]
             whole = len(runs) < PAGE
@@ -61,3 +79,9 @@ class RunSearch:
                 span, page = following, 0
         _log.warning("too many runs of %s since %s to look at all of them", repository, span.since)
         return Found(tuple(found.values()), asked, whole=False)
+
+    def _no_listing(self, repository: str, answer: Answer | NoAnswer) -> NoListing:
+        said = answer.reason if isinstance(answer, NoAnswer) else f"{answer.status}{message_of(answer)}"
+        _log.warning("cannot list the runs of %s: %a", repository, said)
+        wait = wait_for(answer, 1, self.clock.now()) if isinstance(answer, Answer) else timedelta(seconds=30)
+        return NoListing(wait, refused_listing(answer, repository))

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from functions.core.dispatch import (
+    LATEST_START,
     Dispatch,
     State,
     Step,
@@ -28,7 +29,7 @@ from functions.core.values import format_time
 from functions.flow.budget_keeper import BudgetKeeper
 from functions.flow.patience import patiently
 from functions.flow.ports import Chance, Clock, Conflict, GitHub, Queue, Store, Watch
-from functions.flow.run_search import Found, RunSearch
+from functions.flow.run_search import Found, NoListing, RunSearch
 
 _log = logging.getLogger("signalbox.dispatch")
 
@@ -81,6 +82,9 @@ class Sender:
         await self._settle(sending, after_answer(sending, verdict, now))
 
     async def _post(self, sending: Dispatch) -> Answer | NoAnswer:
+        if sending.sending_since is not None and self.clock.now() - sending.sending_since > LATEST_START:
+            # This machine or storage stood still: others may be about to take it for dead, and to send it themselves.
+            return NoAnswer("storing that it is being sent took too long, so it was not sent", reached=False)
         if sending.workflow:
             return await self.github.start_workflow(sending.repository, sending.workflow, build_inputs(sending))
         return await self.github.create_dispatch(sending.repository, build_request(sending))
@@ -150,14 +154,22 @@ class Sender:
         for trigger in sorted({item.trigger for item in waiting}):
             sought = [item for item in waiting if item.trigger == trigger]
             found = await RunSearch(self.github, self.clock).search(repository, trigger, sought)
-            if isinstance(found, timedelta):
-                await self.store.lead_watch(repository, Watch(token, self.clock.now() + found))
-                await self._look_again(repository, token, found)
+            if isinstance(found, NoListing):
+                await self._note(sought, found.reason)
+                await self.store.lead_watch(repository, Watch(token, self.clock.now() + found.wait))
+                await self._look_again(repository, token, found.wait)
                 return
             left += [item for dispatch in sought if (item := await self._look(dispatch, found, asked)) is not None]
             pages += found.pages
         if left:
             await self._look_again(repository, token, next_look(left, self.clock.now(), pages))
+
+    async def _note(self, waiting: list[Dispatch], reason: str) -> None:
+        """Where a person must mend something before their runs can be found, the accepted ones say so."""
+        for dispatch in waiting:
+            if reason and dispatch.state is State.SENT and dispatch.reason != reason:
+                with suppress(Conflict):  # somebody else moved it
+                    await self.store.replace_dispatch(replace(dispatch, reason=reason))
 
     async def _look(self, dispatch: Dispatch, found: Found, asked: datetime) -> Dispatch | None:
         """Store what the search that was begun then says; gives the dispatch while it still waits for its run."""

@@ -59,11 +59,12 @@ class WindowCloser:
     async def ring(self, route: str, key: str, token: str) -> None:
         """An alarm rang: look at the window, and set the next alarm where it has to wait.
 
-        Only the alarm that the head names counts. A send whose answer was lost leaves a copy in the queue; were copies
-        to ring on, they would multiply.
+        Only the alarm that the head names rings on. A send whose answer was lost leaves a copy in the queue; were
+        copies to ring on, they would multiply. Any alarm has an unfinished window finished: it may be the one whose
+        handler failed half-way.
         """
         head = await self.store.read_head(route, digest(route, key))
-        if head is None or head.alarm != token:
+        if head is None or (head.alarm != token and not head.unfinished):
             return
         wait = await self.look(route, key)
         if wait is None:
@@ -88,7 +89,7 @@ class WindowCloser:
                 continue  # meanwhile another instance closed the next window
             wait = await self._why_wait(head)
             if wait is not None:
-                _log.info("window %s of %s, key '%s' waits: %s", head.number, route, key, wait.reason)
+                _log.info("window %s of %s, key %a waits: %s", head.number, route, key, wait.reason)
                 return wait
             with suppress(Conflict):  # a segment was added, or another instance was first: look again
                 await self._finish(await self.store.write_head(head.next_window()))
@@ -149,13 +150,12 @@ class WindowCloser:
         sealed, rule = await self._seal(head, last)
         dispatch_id = head.dispatch_id(number)
         header = await self.store.manifest_header(dispatch_id)
-        first: Event | None = None
-        if header is None or header.count:
+        events: list[Event] = []
+        if header is None:
             fold = await self._fold(head, last, sealed, rule)
             events = fold.events()
-            first = events[0] if events else None
-            if header is None:
-                header = await self._write_manifest(head, fold, events, sealed)
+            header = await self._write_manifest(head, fold, events, sealed)
+        first = await self._first_listed(dispatch_id, events, last) if header.count else None
         await self._insert(head, rule, header, first)
         return await self._mark_finished(head)
 
@@ -243,6 +243,19 @@ class WindowCloser:
             if header.count:
                 yield dispatch_id
 
+    async def _first_listed(self, dispatch_id: str, folded: list[Event], last: Segment) -> Event | None:
+        """The event that the manifest lists first: of those just folded, unless another instance wrote it."""
+        listed = read_listed(await anext(self.store.read_manifest(dispatch_id)))
+        if folded and Listed.of(folded[0]).identity == listed.identity:
+            return folded[0]
+        for number in range(last.segment + 1):
+            async for raw in self.store.read_segment(last.sibling(number)):
+                with suppress(UnreadableEvent):  # the fold keeps it
+                    event = Line.from_bytes(raw).event
+                    if Listed.of(event).identity == listed.identity:
+                        return event
+        return None
+
     async def _keep_unreadable(self, segment: Segment, raw: bytes, reason: str) -> None:
         """A line that this version cannot read is kept as a dead letter rather than lost."""
         line = raw.decode("utf-8", "replace")
@@ -287,7 +300,7 @@ class WindowCloser:
             dispatch = replace(dispatch, state=State.EMPTY, reason=reason)
         inserted = await self.store.insert_dispatch(dispatch)
         _log.info(
-            "window %s of %s, key '%s' sealed at %s: dispatch %s with %s events (%s lines)%s",
+            "window %s of %s, key %a sealed at %s: dispatch %s with %s events (%s lines)%s",
             head.unfinished,
             head.route,
             head.key,

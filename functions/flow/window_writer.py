@@ -87,7 +87,7 @@ class WindowWriter:
                 case Append.FULL:
                     head = await self._next_segment(route, key, head)
         raise StorageUnavailable(
-            f"the window of route '{route.name}', key '{key}' moved {_MOST_TURNS} times in one append"
+            f"the window of route '{route.name}', key {key!a} moved {_MOST_TURNS} times in one append"
         )
 
     async def _open(self, route: Route, key: str, missing: Head | None) -> Head:

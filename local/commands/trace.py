@@ -20,6 +20,7 @@ from local.commands import places, surroundings
 from local.commands.models import Models, ModelSide
 from local.commands.moments import shown
 from local.commands.places import Found
+from local.commands.plain import plain
 from local.commands.surroundings import CommandError
 
 DEFAULT_SPAN = timedelta(days=7)
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     if not trace.is_known:
         reasons = "; ".join(one for one in (trace.fate, *trace.notes) if one)
         raise CommandError(f"nothing is known of {trace.asked.kind} {trace.asked.id} in {found.place}: {reasons}")
-    print(json.dumps(trace.to_json(), indent=2) if options.json else "\n".join(trace.lines()))
+    print(json.dumps(trace.to_json(), indent=2) if options.json else "\n".join(map(plain, trace.lines())))
     return 0
 
 
@@ -115,7 +116,7 @@ class _Tracer:
             return await self._of_dispatch(asked)
         if asked.kind is Kind.RUN:
             rows = self._history.dispatches(self._since)
-            started = [row for row in rows if str(row.run_id) == asked.id]
+            started = [row for row in rows if int(asked.id) in (row.run_id, *row.other_runs)]
             chains = [await self._chain_of(row) for row in started]
             said = f"started by {', '.join(row.id for row in started)}" if started else self._nothing("ledger row")
             return _joined(asked, said, [], chains)
@@ -233,6 +234,7 @@ def _row(dispatch: Dispatch) -> JsonObject:
         "manifest": dispatch.manifest.url if dispatch.manifest else None,
         "run": dispatch.run_id,
         "run_url": dispatch.run_url,
+        "other_runs": list(dispatch.other_runs),
         "conclusion": dispatch.conclusion,
     }
 
@@ -262,6 +264,7 @@ def _dispatch_lines(dispatch: Dispatch) -> Iterator[str]:
     yield f"    {fate(dispatch)}" + (f"; replayed {_times(dispatch.replays)}" if dispatch.replays else "")
     if dispatch.state in {State.CONFIRMED, State.DONE} and dispatch.run_id is not None:
         yield f"  run        {dispatch.run_id}  {dispatch.conclusion or 'going'}  {dispatch.run_url}"
+        yield from (f"  run        {other}  of the same dispatch" for other in dispatch.other_runs)
 
 
 def _times(count: int) -> str:

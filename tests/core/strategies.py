@@ -173,6 +173,7 @@ dispatches = st.builds(
     unstarted=st.lists(st.integers(1), max_size=3).map(tuple),
     run_id=st.none() | st.integers(1),
     run_url=any_text,
+    other_runs=st.lists(st.integers(1), max_size=2).map(tuple),
     conclusion=any_text,
 )
 """A ledger row of any content."""

@@ -168,6 +168,7 @@ class TestAfterListing:
         runs = (a_run(9, conclusion="failure"), a_run(3), a_run(5, conclusion=""))
         done = after_listing(SENT, runs, NOW)
         assert (done.state, done.run_id, done.conclusion) == (State.DONE, 3, "unknown")
+        assert done.other_runs == (5, 9)
         assert after_listing(SENT, runs[:2], NOW).conclusion == "failure"
         going = after_listing(SENT, (*runs, a_run(4, status="queued")), NOW)
         assert (going.state, going.conclusion) == (State.CONFIRMED, "")

@@ -276,12 +276,7 @@ def test_run_fields() -> None:
     """What RunStatusChanged says of its run, whatever the case of its keys."""
     event = parse(run_event("RunStatusChanged", RunStatus="Failed"))
     assert event.run is not None
-    assert (event.run.id, event.run.experiment, event.run.status, event.run.is_root) == (
-        "train-1",
-        "digits",
-        "Failed",
-        True,
-    )
+    assert (event.run.id, event.run.status, event.run.is_root) == ("train-1", "Failed", True)
     assert event.run.tags == {"signalbox_origin": "sb-1"}
     assert event.blob is None
 

@@ -27,6 +27,7 @@ from functions.core.github import (
     is_rate_limited,
     read_dispatch_answer,
     read_runs,
+    refused_listing,
     wait_for,
 )
 
@@ -311,3 +312,27 @@ class TestSpans:
     def test_where_no_span_leads_on(self, runs: tuple[Run, ...]) -> None:
         """No times, a thousand runs in one second, or older ones than asked for: the search ends without proof."""
         assert following_span(Span(HOUR_AGO.since, NOW - 90 * SECOND), 10, runs) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (NoAnswer("reset", reached=True), ""),
+        (Answer(429), ""),
+        (Answer(403, {"retry-after": "7"}), ""),
+        (Answer(502), ""),
+        (Answer(200, {}, "{"), ""),
+        (
+            Answer(403, {}, '{"message": "no"}'),
+            "GitHub answered 403 (no): the token, or the GitHub App, needs 'Actions: r",
+        ),
+        (Answer(404), "GitHub answered 404: the token, or the GitHub App, needs 'Actions: read' on octo/models"),
+        (Answer(401), "GitHub answered 401: renew PAT_TOKEN, it is wrong or has expired"),
+        (Answer(401, mend="mend the App"), "GitHub answered 401: mend the App"),
+    ],
+)
+def test_what_to_mend_before_runs_can_be_listed(answer: Answer | NoAnswer, says: str) -> None:
+    """A refusal names the permission, or what is wrong with the App; what passes by itself asks nobody."""
+    told = refused_listing(answer, "octo/models")
+    assert bool(told) == bool(says)
+    assert says in told

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -222,6 +223,7 @@ class TestWindows:
 """
         )
         rule = Rule.of(route, f"{WIDE * LONGEST_KEY}~{'d' * 20}").to_text()
+        assert len("rule" + quote(rule, safe='{}[]":,/~')) <= 8 * 1024
         await store.create_segment(head.current, rule)
         state = await store.segment_state(head.current)
         assert state is not None

@@ -35,7 +35,7 @@ def test_a_seed_replays_the_same_history(seed: int) -> None:
 
 def test_histories_meet_what_they_are_for() -> None:
     """The first seeds hold every fault, state and kind of window, day-late events and another version's lines."""
-    histories = [History(script(seed)).run() for seed in range(300)]
+    histories = [History(script(seed)).run() for seed in range(700)]
     faults = {call[4] for history in histories for call in history.trace}
     assert faults == {"", *FAULTS}
     states = {str(row.state) for history in histories for row in history.ledger()}
