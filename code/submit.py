@@ -17,7 +17,10 @@ def main() -> None:
     if not os.environ.get("FOLDER"):
         os.environ["FOLDER"] = configuration.run["default_folder"]
     job = environment.read()
-    settings.load_data_set(job.folder)  # an unknown data set is refused here, before anything is started
+    # A data set that is unknown, or that no endpoint could serve, is refused here, before anything is started.
+    settings.load_data_set(job.folder)
+    for stage in configuration.deploy.values():
+        stage.endpoint(job.folder)
     compute = os.environ.get("TRAINING_COMPUTE") or str(configuration.compute["name"])
     if compute == environment.LOCAL:
         local_backend.run(job, configuration)

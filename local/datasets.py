@@ -12,6 +12,7 @@ import importlib.util
 import io
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,18 @@ def iris() -> list[CsvFile]:
 
 def abstracts(files: int = 4) -> list[CsvFile]:
     """Return about 900 short scientific texts with their topic: what NumPy's and SciPy's docstrings say in prose."""
-    once = {text: (form, topic) for topic, folders in _TOPICS.items() for form, text in _prose(folders)}
+    once = _once()
     texts = sorted(once)
     order = np.random.default_rng(_SEED).permutation(len(texts)).tolist()
     rows = [(once[texts[number]][0], texts[number]) for number in order]
     topics = [once[texts[number]][1] for number in order]
     return _write("abstracts", ("form", "abstract"), "topic", rows, topics, files=files)
+
+
+@cache
+def _once() -> dict[str, tuple[str, str]]:
+    """Return each text once, with its form and topic; reading the packages takes seconds."""
+    return {text: (form, topic) for topic, folders in _TOPICS.items() for form, text in _prose(folders)}
 
 
 def _prose(folders: Sequence[str]) -> Iterator[tuple[str, str]]:

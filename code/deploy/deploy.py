@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,19 +50,20 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     configuration, client = settings.load(), tracking.client()
     stage = configuration.deploy[name]
-    try:
-        version = _chosen(client, configuration)
-        _require_something_to_do(client, version, configuration)
-        model = admission.admit(client, configuration, version, version.tags[tracking.JOB_TAG])
-    except _NothingToDoError as reason:
-        _output(deploy="false")
-        _done(str(reason))
-        return
-    platform = serving.endpoints(configuration, stage)
-    if name == PRODUCTION:
-        _produce(client, configuration, platform, version, stage)
-    else:
-        _try_out(client, platform, version, model, stage)
+    with tempfile.TemporaryDirectory(prefix="signalbox-model-") as copy:
+        try:
+            version = _chosen(client, configuration)
+            _require_something_to_do(client, version, configuration)
+            model = admission.admit(client, configuration, version, version.tags[tracking.JOB_TAG], Path(copy))
+        except _NothingToDoError as reason:
+            _output(deploy="false")
+            _done(str(reason))
+            return
+        platform = serving.endpoints(configuration, stage)
+        if name == PRODUCTION:
+            _produce(client, configuration, platform, version, stage)
+        else:
+            _try_out(client, platform, version, model, stage)
     _output(deploy="true", data_set=version.tags["data_set"])
 
 
@@ -141,14 +143,14 @@ def _produce(
     """Roll the version out in production, then make it the champion; one rollout of an endpoint at a time."""
     endpoint, deployment = stage.endpoint(version.tags["data_set"]), rollout.deployment_name(version.version)
     lease = Lease(platform, endpoint, Holder.this_process())
-    with lease.held(deployment):
+    with tempfile.TemporaryDirectory(prefix="signalbox-model-") as copy, lease.held(deployment):
         # While it waited, another rollout may have changed what is true: everything is asked once more.
         version = client.get_model_version(version.name, version.version)
         serving_now = tracking.champion(client, version.name)
         if serving_now is not None and int(serving_now.version) == int(version.version):
             _done(f"{version.name} version {version.version} serves already; nothing to do.")
             return
-        model = admission.admit(client, configuration, version, version.tags[tracking.JOB_TAG])
+        model = admission.admit(client, configuration, version, version.tags[tracking.JOB_TAG], Path(copy))
         state = platform.state(endpoint)
         if state.tags.get(rollout.ROLLBACK_TAG):
             raise report.Fault(
@@ -156,10 +158,20 @@ def _produce(
                 f"`signalbox rollback {version.tags['data_set']}`."
             )
         champion = rollout.deployment_name(serving_now.version) if serving_now is not None else ""
+        _require_agreement(endpoint, state.tags, version, champion)
         old = champion if champion in state.deployments else _most_traffic(state.traffic, deployment)
         candidate = serving.candidate(client, version, model, stage)
         with report.group(f"Roll out {deployment} to endpoint {endpoint}"):
-            tested = rollout.try_out(platform, candidate, stage, serving.sample_file(stage), serving.user_test(stage))
+            try:
+                tested = rollout.try_out(
+                    platform, candidate, stage, serving.sample_file(stage), serving.user_test(stage)
+                )
+            except report.Fault as fault:
+                if old is None or not state.traffic.get(deployment):
+                    raise
+                # An earlier run was cut off with some of the traffic here: users must not meet what fails its test.
+                lease.renew()
+                raise report.Fault(*fault.sentences, rollout.give_back(platform, endpoint, deployment, old)) from None
             try:
                 steps = rollout.move_traffic(platform, tested, old, stage, lease)
             except Unfit as fault:
@@ -167,7 +179,10 @@ def _produce(
                     version.name, version.version, rollout.RETURNED_TAG, str(fault)[:_TAG_LENGTH]
                 )
                 raise
-        platform.tag(endpoint, {rollout.CHAMPION_TAG: deployment, rollout.PREVIOUS_TAG: old or ""})
+        platform.tag(
+            endpoint,
+            {rollout.MODEL_TAG: version.name, rollout.CHAMPION_TAG: deployment, rollout.PREVIOUS_TAG: old or ""},
+        )
         for key, text in (("deployment", deployment), ("scoring_uri", tested.addresses.scoring)):
             client.set_model_version_tag(version.name, version.version, key, text)
         # Only now: the champion is what serves. DEPLOYED says so to a replay when another has followed.
@@ -177,6 +192,26 @@ def _produce(
     way_back = f"{old}, which stays without traffic (signalbox rollback)" if old else "none, it is the first"
     watched = {f"traffic {at}": what for at, what in steps}
     _tell("Deployed to production", version, tested, {"own test": _own_test(stage), **watched, "way back": way_back})
+
+
+def _require_agreement(endpoint: str, tags: Mapping[str, str], version: ModelVersion, champion: str) -> None:
+    """Raise where the endpoint's tags say otherwise than the registry's: somebody changed one of them by hand.
+
+    A registry whose champion is made to look older, or absent, would ask less of a new model.
+    """
+    model, serves = tags.get(rollout.MODEL_TAG, version.name), tags.get(rollout.CHAMPION_TAG, "")
+    if model != version.name:
+        raise report.Fault(
+            f"Endpoint {endpoint} serves the model {model}, and {version.name} is another one: with a new model_name "
+            "(registermodel.json) goes a new name of the endpoint (deploy.json), so that the old one serves until its "
+            "users have moved."
+        )
+    if serves not in {"", champion, rollout.deployment_name(version.version)}:
+        raise report.Fault(
+            f"Endpoint {endpoint} has the champion {serves} (its tag {rollout.CHAMPION_TAG!r}), but in the registry it "
+            f"is {champion or 'nobody'}. Where a rollout was cut off, run it again, or `signalbox rollback`; where "
+            f"somebody changed a tag {tracking.CHAMPION_ORDER!r}, set it back."
+        )
 
 
 def _own_test(stage: Stage) -> str:

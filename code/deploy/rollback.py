@@ -17,12 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlops import environment, report, settings
 from mlops.deployment import rollout, serving
 from mlops.deployment.deploy_settings import PRODUCTION
 from mlops.deployment.endpoints import EndpointState
 from mlops.deployment.lease import Holder, Lease
-from mlops.models import tracking
+from mlops.models import admission, tracking
 
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _DEPLOYMENT = re.compile(r"model-v(\d+)")
@@ -55,14 +56,18 @@ def main() -> None:
     lease = Lease(platform, endpoint, Holder.this_process())
     with lease.held("rollback", by_force=True):  # a rollout under way notices, and stops without touching anything
         champion = tracking.champion(client, name)
-        way = _way(endpoint, platform.state(endpoint), champion, only_unfinished=only_unfinished)
+        state = platform.state(endpoint)
+        way = _way(endpoint, state, champion, only_unfinished=only_unfinished)
         if way is None:
             report.say(f"No rollout of {endpoint} is unfinished; nothing to do.")
             return
+        version = _version(client, name, way.target)
+        if not state.traffic.get(way.target):  # who serves already gets the rest without a question
+            what = f"Production does not go back to {name} version {version.version}"
+            admission.require_proven(version, what, "Nothing was changed. Start train_model.yml for a new challenger.")
         # Written down first: a rollback that is cut off after the traffic goes on to the same place.
         platform.tag(endpoint, {rollout.ROLLBACK_TAG: way.target})
         platform.route(endpoint, {way.target: 100})
-        version = _version(client, name, way.target)
         tracking.make_champion(client, version)
         _record(client, name, way, by, reason)
         platform.tag(endpoint, {rollout.CHAMPION_TAG: way.target, rollout.PREVIOUS_TAG: "", rollout.ROLLBACK_TAG: ""})
@@ -104,13 +109,20 @@ def _way(endpoint: str, state: EndpointState, champion: ModelVersion | None, *, 
 
 
 def _version(client: MlflowClient, name: str, deployment: str) -> ModelVersion:
+    """Return the version that a deployment serves; raises `Fault` where that is none of ours."""
     found = _DEPLOYMENT.fullmatch(deployment)
     if found is None:
         raise report.Fault(
-            f"The traffic is at {deployment}, which is no deployment of Signalbox (model-v<VERSION>); the champion "
-            "stays as it is."
+            f"The deployment before is {deployment}, which is none of Signalbox (model-v<VERSION>): nothing was "
+            "changed. Start train_model.yml for a new challenger."
         )
-    return client.get_model_version(name, found[1])
+    try:
+        return client.get_model_version(name, found[1])
+    except MlflowException as error:
+        raise report.Fault(
+            f"The deployment before is {deployment}, but there is no version {found[1]} of {name} "
+            f"({tracking.first_line(error)}): nothing was changed. Start train_model.yml for a new challenger."
+        ) from None
 
 
 def _record(client: MlflowClient, name: str, way: Way, by: str, reason: str) -> None:

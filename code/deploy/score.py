@@ -62,12 +62,13 @@ def _table(raw_data: str) -> pd.DataFrame:
     """Return the request's rows with the model's columns."""
     try:
         body = json.loads(raw_data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _BadRequestError(f"The request is not JSON: {error}.") from None
     rows = body.get("data", body.get("input_data")) if isinstance(body, dict) else None
     columns = _columns
     if isinstance(rows, dict):
-        columns = [str(name) for name in rows.get("columns", _columns)]
+        named = rows.get("columns", _columns)
+        columns = [str(name) for name in named] if isinstance(named, list) else []
         rows = rows.get("data")
     if sorted(columns) != sorted(_columns):
         raise _BadRequestError(f"The columns must be: {', '.join(_columns)}.")

@@ -47,7 +47,8 @@ def answers(folder: Path, name: str, rows: pd.DataFrame, data_set: settings.Data
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise report.Fault(
             f"The {name} cannot answer the held-out rows ({tracking.first_line(error)}): if the columns in "
-            f"code/data/{data_set.name}.json have changed, give registermodel.json a new model_name."
+            f"code/data/{data_set.name}.json have changed, give registermodel.json a new model_name and deploy.json a "
+            "new name."
         ) from None
 
 

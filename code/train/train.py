@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import mlflow.sklearn
 import numpy as np
 import pandas as pd
+import skops.io  # type: ignore[import-untyped]
 from mlflow.models import infer_signature
 from mlops import environment, report, settings
 from mlops.data import lineage, split
@@ -56,6 +57,9 @@ _NUMBERS_ONLY = {"discriminant_analysis", "naive_bayes"}
 _WORD = r"(?u)\b\w+\b"
 # What a model needs in order to answer; named here, because MLflow takes 10 s to find it out.
 REQUIREMENTS = [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "pandas", "scikit-learn", "skops")]
+TRUSTED = ("sklearn.",)
+"""Packages whose types a model's file may hold. skops asks for them, since a forged file could do harm when it is
+loaded; a registered model is loaded only after its files were held against their digest. Add your own library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +189,28 @@ def main() -> None:
     trained = train(training[data_set.features], training[data_set.label], data_set, metric, parameters)
 
     example = held_out[data_set.features].head(3).reset_index(drop=True)
-    mlflow.sklearn.save_model(
-        trained.model,
-        str(arguments.model),
-        signature=infer_signature(example, trained.model.predict(example)),
-        input_example=example,
-        pip_requirements=REQUIREMENTS,
-    )
+    save(trained.model, arguments.model, example)
     rows = {"training_rows": len(training), "held_out_rows": len(held_out)}
     _log(arguments.model, trained, data_set, metric, rows)
+
+
+def save(model: BaseEstimator, folder: Path, example: pd.DataFrame) -> None:
+    """Write the model folder, with a signature and the rows of `example` as its input example."""
+    types = skops.io.get_untrusted_types(data=skops.io.dumps(model))
+    foreign = [name for name in types if not name.startswith(TRUSTED)]
+    if foreign:
+        raise report.Fault(
+            f"The model holds types that may not be loaded again: {', '.join(foreign)}. If their package is yours to "
+            "trust, add it to TRUSTED in code/train/train.py."
+        )
+    mlflow.sklearn.save_model(
+        model,
+        str(folder),
+        signature=infer_signature(example, model.predict(example)),
+        input_example=example,
+        pip_requirements=REQUIREMENTS,
+        skops_trusted_types=types,
+    )
 
 
 def _log(
@@ -201,7 +218,7 @@ def _log(
 ) -> None:
     """Log parameters, metrics, the plot of the families and the model with the step's run, and say what was found."""
     client, run = tracking.client(), tracking.step_run_id()
-    chosen = trained.model.steps[-1][1].get_params(deep=False)
+    chosen = (trained.model[-1] if isinstance(trained.model, Pipeline) else trained.model).get_params(deep=False)
     tracking.log_numbers(
         client,
         run,
@@ -218,7 +235,7 @@ def _log(
             **{f"{trained.family}.{name}": value for name, value in chosen.items()},
         },
     )
-    client.log_figure(run, figures.families(metric.name, trained.scores), figures.FAMILIES)
+    client.log_figure(run, figures.families(metric, trained.scores), figures.FAMILIES)
     client.log_artifacts(run, str(folder), tracking.MODEL)
     for name, mean in sorted(trained.means.items(), key=lambda item: item[1], reverse=metric.larger_is_better):
         report.say(f"{mean:.4f}  {name}")

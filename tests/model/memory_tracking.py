@@ -131,8 +131,11 @@ def connect(folder: Path, monkeypatch: Any) -> Any:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "memory://here")
     made = MemoryTracking(folder)
     monkeypatch.setattr(tracking, "client", lambda: made)
-    artifacts = SimpleNamespace(
-        load_text=made.load_text, download_artifacts=lambda artifact_uri: artifact_uri.removeprefix("file://")
-    )
+
+    def download(artifact_uri: str, dst_path: str | None = None) -> str:
+        source = Path(artifact_uri.removeprefix("file://"))
+        return str(shutil.copytree(source, Path(dst_path) / source.name) if dst_path else source)
+
+    artifacts = SimpleNamespace(load_text=made.load_text, download_artifacts=download)
     monkeypatch.setattr(tracking, "mlflow", SimpleNamespace(artifacts=artifacts, get_run=made.get_run))
     return made

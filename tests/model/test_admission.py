@@ -151,6 +151,38 @@ def test_files_swapped_after_the_evaluation_are_refused(world: World) -> None:
     assert "was evaluated" in refused(world, "late")
 
 
+def test_files_swapped_after_the_admission_do_not_go_out(world: World, tmp_path: Path) -> None:
+    """What was asked about is a copy: a swap in the store a moment later reaches no deployment."""
+    world.train("a", 0.9)
+    version = world.version("a")
+    assert version is not None
+    admitted = admission.admit(world.client, world.configuration, version, "a", tmp_path)
+    (tracking.model_folder(version) / "MLmodel").write_text("swapped")
+    assert (admitted / "MLmodel").read_text() == "the model of a"
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("registered_model_meta", "a model of another kind"),
+        ("data/registered_model_meta", "model_name: m\nmodel_version: 1\n"),
+        ("linked/model.skops", "swapped"),
+    ],
+)
+def test_no_file_is_left_out_of_the_digest(tmp_path: Path, path: str, content: str) -> None:
+    """Neither one with the name of MLflow's own note, nor one behind a link; only that note itself is."""
+    model, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    for folder in (model / "data", elsewhere):
+        folder.mkdir(parents=True)
+    (model / "linked").symlink_to(elsewhere)
+    (model / "MLmodel").write_text("flavors: {}\n")
+    before = digest.of_folder(model)
+    (model / "registered_model_meta").write_text("model_name: signalbox-iris\nmodel_version: '3'\n")
+    assert digest.of_folder(model) == before
+    (model / path).write_text(content)
+    assert digest.of_folder(model) != before
+
+
 def test_a_version_of_another_name_or_data_set_is_refused(world: World) -> None:
     """A tag that points a model at another endpoint contradicts its record."""
     world.train("a", 0.9)

@@ -121,6 +121,11 @@ class Irises:
         """Return an endpoint as the endpoints part shows it."""
         return requests.get(f"{self.machine.endpoints}/endpoints/{endpoint}", timeout=10).json()
 
+    def tag(self, **tags: str) -> None:
+        """Change production's tags by hand."""
+        url = f"{self.machine.endpoints}/endpoints/{ENDPOINT}/tags"
+        assert requests.put(url, json={"tags": tags}, timeout=10).ok
+
     def holder(self) -> int:
         """Return the process that holds production's lease: the rollout itself, which its launcher only stands for."""
         found = re.search(r"\.(\d+) id=", self.state()["tags"]["rollout_lease"])
@@ -244,6 +249,23 @@ def test_rollback_goes_to_the_one_before_and_no_further(irises: Irises, second: 
     assert (irises.champion(), irises.traffic()) == (second, {f"model-v{second}": 100})
 
 
+def test_a_rollback_gives_traffic_to_no_model_without_its_record(irises: Irises, second: str) -> None:
+    """Whatever the endpoint's tag names as the deployment before: its files must still be those that passed."""
+    (other,) = set(irises.state()["deployments"]) - {f"model-v{second}"}
+    files = tracking.model_folder(irises.client.get_model_version(NAME, other.removeprefix("model-v")))
+    good = (files / "requirements.txt").read_text()
+    irises.tag(previous=other)
+    (files / "requirements.txt").write_text("# swapped\n")
+    refused = irises.roll_back()
+    (files / "requirements.txt").write_text(good)
+    assert refused.returncode == 1
+    assert "Production does not go back" in refused.stdout
+    assert "its files have the digest" in refused.stdout
+    irises.tag(previous="")
+    assert (irises.champion(), irises.traffic()) == (second, {f"model-v{second}": 100})
+    assert "rollback_to" not in irises.state()["tags"]
+
+
 def test_a_rollback_ends_a_rollout_under_way(irises: Irises, second: str) -> None:
     """With traffic between two deployments the champion gets all of it, and the rollout stops where it is."""
     job = "train-fifth"
@@ -290,6 +312,40 @@ def test_a_folder_that_is_no_model_is_refused(irises: Irises, second: str) -> No
         assert refused.returncode == 1
         assert words in refused.stdout
         assert "Traceback" not in refused.stdout + refused.stderr
+    assert (irises.champion(), irises.traffic()) == (second, {f"model-v{second}": 100})
+
+
+def test_what_fails_its_tests_loses_the_traffic_that_an_earlier_run_gave_it(irises: Irises, second: str) -> None:
+    """A rollout was cut off at its first step; run again, the deployment does not start: users get the old one."""
+    version = tracking.version_of_job(irises.client, NAME, "train-rubbish")
+    assert version is not None
+    deployment = f"model-v{version.version}"
+    by_hand = {"model": str(irises.model("setosa")), "code": str(ROOT / "code/deploy")}
+    url = f"{irises.machine.endpoints}/endpoints/{ENDPOINT}"
+    assert requests.put(f"{url}/deployments/{deployment}", json=by_hand, timeout=60).ok
+    assert requests.put(f"{url}/traffic", json={"traffic": {f"model-v{second}": 90, deployment: 10}}, timeout=10).ok
+    refused = irises.deploy("train-rubbish")
+    assert refused.returncode == 1
+    assert f"All traffic is back at model-v{second}." in refused.stdout
+    assert irises.traffic() == {f"model-v{second}": 100}
+    assert deployment not in irises.state()["deployments"]
+
+
+def test_an_endpoint_that_says_otherwise_than_the_registry_stops_a_rollout(irises: Irises, second: str) -> None:
+    """A champion's tag that was moved asks less of a new model; another model has another endpoint."""
+    for tags, words in (
+        (
+            {"champion": "model-v99"},
+            f"has the champion model-v99 (its tag 'champion'), but in the registry it is model-v{second}",
+        ),
+        ({"model": "irises"}, "serves the model irises, and signalbox-iris is another one"),
+    ):
+        before = irises.state()["tags"]
+        irises.tag(**tags)
+        refused = irises.deploy("train-nothing")
+        irises.tag(**{name: before[name] for name in tags})
+        assert refused.returncode == 1
+        assert words in refused.stdout
     assert (irises.champion(), irises.traffic()) == (second, {f"model-v{second}": 100})
 
 

@@ -158,7 +158,9 @@ def test_the_summary_names_floors_slices_and_what_was_not_judged(
 
 def test_the_plots_show_every_family_and_every_class() -> None:
     """The best family stands on top, and the matrix counts each answer once."""
-    figure = figures.families("accuracy", {"poor": [0.1, 0.2], "good": [0.8, 0.9]})
+    figure = figures.families(metrics.METRICS["accuracy"], {"poor": [0.1, 0.2], "good": [0.8, 0.9]})
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["poor", "good"]
+    figure = figures.families(metrics.METRICS["log_loss"], {"good": [0.1, 0.2], "poor": [0.8, 0.9]})
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["poor", "good"]
     answers = metrics.Answers(np.array(["a", "b", "b"]), np.array(["a", "b", "c"]))
     matrix = figures.confusion(answers, "challenger")

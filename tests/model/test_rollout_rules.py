@@ -31,11 +31,11 @@ def observed() -> st.SearchStrategy[Observed]:
 
 @given(observed(), st.lists(st.floats(0, 99), min_size=1), st.integers(0, 9))
 def test_enough_users_or_any_probe_can_stop_a_rollout(users: Observed, answered: list[float], failed: int) -> None:
-    """A broken limit is told if, and only if, enough users met it, or our own probes did."""
+    """A broken limit is told if, and only if, enough users met it or too many failed, or our own probes did."""
     probes = watch.Probes(len(answered) + failed, failed, answered, "why")
-    enough = users.requests >= LIMITS.requests
-    bad = enough and (users.failed > 0.1 * users.requests or (users.p95_ms or 0) > 100)
-    bad = bad or failed > 0.1 * probes.asked
+    bad = 10 * users.failed > max(users.requests, LIMITS.requests)
+    bad = bad or (users.requests >= LIMITS.requests and (users.p95_ms or 0) > 100)
+    bad = bad or 10 * failed > probes.asked
     assert (watch.objection(users, probes, LIMITS) is not None) == bad
 
 
@@ -47,9 +47,27 @@ def test_slow_probes_alone_stop_a_rollout(slow: list[float]) -> None:
     assert "maximum_p95_ms is 100" in said
 
 
+@pytest.mark.parametrize("percent", [7, 14, 28, 29, 55, 57, 58])
+def test_the_share_itself_is_still_good(percent: int) -> None:
+    """maximum_error_share must not be exceeded; as a product of floats, 29 of 100 would be more than 0.29."""
+    limits, fine = Limits(percent / 100, 100.0, 20), watch.Probes(3, 0, [5.0])
+    assert watch.objection(Observed(100, percent, None), fine, limits) is None
+    assert watch.objection(Observed(100, percent + 1, None), fine, limits) is not None
+    assert watch.objection(Observed(0, 0, None), watch.Probes(100, percent, [5.0]), limits) is None
+
+
+def test_failures_that_no_further_request_could_make_good_count_at_once() -> None:
+    """Nineteen failures of nineteen are too many, however the twentieth request ends; two of twenty would be good."""
+    fine = watch.Probes(3, 0, [5.0])
+    said = watch.objection(Observed(19, 19, None), fine, LIMITS)
+    assert said == ("19 of 19 users' requests failed, and maximum_error_share is 0.1 of at least 20 (minimum_requests)")
+    assert watch.objection(Observed(2, 2, None), fine, LIMITS) is None
+    assert watch.objection(Observed(3, 3, None), fine, LIMITS) is not None
+
+
 def test_few_users_prove_nothing() -> None:
-    """One failed request of nineteen does not decide; the line in the summary says that it did not."""
-    few, fine = Observed(19, 19, 900.0), watch.Probes(3, 0, [5.0])
+    """Two failed requests of nineteen, and slow ones, do not decide; the line in the summary says that they did not."""
+    few, fine = Observed(19, 2, 900.0), watch.Probes(3, 0, [5.0])
     assert watch.objection(few, fine, LIMITS) is None
     assert "too few to judge by" in str(watch.Watched(few, fine, LIMITS))
     assert "no user asked" in str(watch.Watched(Observed(0, 0, None), fine, LIMITS))
@@ -120,3 +138,15 @@ def test_a_setting_that_makes_no_sense_is_named(
         settings.load(project)
     assert words in str(fault.value)
     assert file in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("signalbox-{dataset}", "breast_cancer"), ("signalbox-{dataset}", "customers-of-the-n"), ("{dataset}", "7days")],
+)
+def test_a_data_set_that_no_endpoint_can_be_named_after_is_refused(project: Path, name: str, folder: str) -> None:
+    """Azure would say so only after the training; the sentence names the stage, the rule and what to rename."""
+    write(project, "deploy.json", name=name)
+    stages = settings.load(project).deploy
+    with pytest.raises(Fault, match=f"The endpoint of data set '{folder}' for stage test would .* 3 to 32 letters"):
+        stages["test"].endpoint(folder)

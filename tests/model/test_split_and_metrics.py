@@ -42,6 +42,13 @@ def test_the_way_a_value_is_written_does_not_matter() -> None:
     assert split.position([1, 0.0]) == split.position([1.0, -0.0])
     assert split.position(["A  normal\nvariable "]) == split.position(["a normal variable"])
     assert split.position(["1.0"]) == split.position([1.0])
+    for one, other in (
+        ("Caf\u00e9", "cafe\u0301"),
+        ("\ufb01eld", "field"),
+        ("\u212b", "\u00e5"),
+        ("\uff21\uff0c", "a,"),
+    ):
+        assert split.position([one]) == split.position([other])
 
 
 def test_about_the_asked_share_is_held_out() -> None:
@@ -94,8 +101,28 @@ def test_a_metric_that_cannot_be_measured_says_why() -> None:
     """log_loss of a model without probabilities is refused, with what to change."""
     answers = metrics.Answers(np.array(["a"]), np.array(["a"]))
     assert "log_loss" not in metrics.every(answers)
-    with pytest.raises(Fault, match="log_loss needs probabilities, and this model gives none: leave support_vectors"):
+    with pytest.raises(Fault, match="log_loss needs probabilities that add up to 1, and this model gives none: leave"):
         metrics.value(metrics.METRICS["log_loss"], answers)
+
+
+@pytest.mark.parametrize("given", [[[1.0, 1.0], [1.0, 1.0]], [[2.0, -1.0], [-1.0, 2.0]], [[0.5, np.nan], [0.5, 0.5]]])
+def test_what_is_no_probability_is_none(given: list[list[float]]) -> None:
+    """A model that is sure of every label at once would have no loss at all, and beat every champion."""
+
+    class Boastful:
+        """A model that gives these numbers for its probabilities."""
+
+        classes_ = ("a", "b")
+
+        def predict(self, _: object) -> list[str]:
+            """Answer wrongly."""
+            return ["b", "a"]
+
+        def predict_proba(self, _: object) -> list[list[float]]:
+            """Answer with what was given."""
+            return given
+
+    assert metrics.ask(Boastful(), pd.DataFrame({"x": [1, 2]}), ["a", "b"]).loss is None
 
 
 def test_an_unknown_metric_is_answered_with_the_known_ones() -> None:

@@ -265,9 +265,14 @@ def test_an_interrupted_rollout_gives_the_traffic_back(digits: Endpoint) -> None
         signal.raise_signal(signal.SIGINT)
 
     watching = threading.Thread(target=interrupt)
+    # A process that a shell started in the background ignores this signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watching.start()
-    with pytest.raises(KeyboardInterrupt):
-        digits.roll_out(digits.candidate("model-stopped"))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            digits.roll_out(digits.candidate("model-stopped"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     watching.join()
     assert digits.traffic == {OLD: 100}
     assert digits.endpoints.state("digits").tags.get(TAG, "") == ""
@@ -301,6 +306,16 @@ def test_a_rollout_goes_on_with_the_step_that_it_had_reached(digits: Endpoint) -
     digits.endpoints.route("digits", {OLD: 50, "model-v3": 50})
     assert [at for at, _ in digits.roll_out(candidate)] == ["50 %", "100 %"]
     digits.endpoints.route("digits", {OLD: 100})
+
+
+def test_a_stage_that_keeps_nothing_any_more_lets_go_of_what_serves(digits: Endpoint) -> None:
+    """A version that stayed there with the traffic, and is tried again after the setting was changed, is deleted."""
+    stays = Endpoint(digits.part, "digits-test", digits.folder)
+    stays.try_out(stays.candidate("model-v4"))
+    rollout.settle_stage(stays.endpoints, stays.stage, stays.name, "model-v4")
+    assert stays.traffic == {"model-v4": 100}
+    rollout.settle_stage(stays.endpoints, replace(stays.stage, delete_afterwards=True), stays.name, "model-v4")
+    assert stays.endpoints.state(stays.name).deployments == frozenset()
 
 
 def test_the_lease_lets_one_in_and_waits_only_for_the_living(part: str, capsys: pytest.CaptureFixture[str]) -> None:

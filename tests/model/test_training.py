@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import mlflow.sklearn
 import pandas as pd
 import pytest
 from mlops import settings
 from mlops.evaluation import metrics
 from mlops.report import Fault
+from sklearn.dummy import DummyClassifier
 from train import train as step
 
 from local import datasets
@@ -69,6 +72,31 @@ def test_numbers_and_text_can_stand_side_by_side() -> None:
     labels = pd.Series([f"{note}-{length:.0f}" for length, note in zip(table.length, table.note, strict=True)])
     trained = step.train(table, labels, both, ACCURACY)
     assert (trained.model.predict(table) == labels).all()
+
+
+@pytest.mark.parametrize("family", step.FAMILIES)
+def test_every_family_can_be_saved_and_loaded(tmp_path: Path, family: str) -> None:
+    """Whichever wins: what is loaded from its folder answers as it did."""
+    features = IRISES[IRIS.features]
+    model = step.train(features, IRISES[IRIS.label], replace(IRIS, families=(family,)), ACCURACY).model
+    step.save(model, tmp_path / "model", features.head(3))
+    loaded = mlflow.sklearn.load_model(str(tmp_path / "model"))
+    assert list(loaded.predict(features)) == list(model.predict(features))
+
+
+class Own(DummyClassifier):  # type: ignore[misc]
+    """An estimator of the team's own."""
+
+
+def test_a_type_of_ones_own_has_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that could not be loaded again is told before it is written, with where to name its package."""
+    features = IRISES[IRIS.features]
+    model = Own().fit(features, IRISES[IRIS.label])
+    with pytest.raises(Fault, match=r"Own\. If their package .* add it to TRUSTED"):
+        step.save(model, tmp_path / "model", features.head(3))
+    monkeypatch.setattr(step, "TRUSTED", ("sklearn.", Own.__module__))
+    step.save(model, tmp_path / "model", features.head(3))
+    assert isinstance(mlflow.sklearn.load_model(str(tmp_path / "model")), Own)
 
 
 @pytest.mark.parametrize(

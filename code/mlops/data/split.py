@@ -8,6 +8,7 @@ side and asked on the other.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,13 +21,15 @@ _SCALE = float(2**64)
 def position(values: Sequence[float | str]) -> float:
     """Return the row's place in [0, 1): its first eight hash bytes.
 
-    `1` and `1.0` are the same number, and a text is the same with other blanks or capitals: a row must not be
-    learned in one writing and asked in another.
+    `1` and `1.0` are the same number, and a text is the same with other blanks, capitals or code points for the same
+    characters (NFKC): a row must not be learned in one writing and asked in another.
     """
-    text = "\x1f".join(
-        " ".join(value.split()).casefold() if isinstance(value, str) else repr(float(value) + 0.0) for value in values
-    )
+    text = "\x1f".join(_plain(value) if isinstance(value, str) else repr(float(value) + 0.0) for value in values)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / _SCALE
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
 
 
 def held_out(rows: Iterable[Sequence[float | str]], fraction: float) -> npt.NDArray[np.bool_]:

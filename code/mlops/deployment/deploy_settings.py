@@ -6,6 +6,7 @@ differs there. On one machine deploy.local.json has the last word in every stage
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ LONGEST_SOAK = 3600
 MOST_MIRRORED = 50
 AUTH_MODES = ("key", "aml_token", "aad_token")
 NUMBER: Kind = (int, float)
+_ENDPOINT = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{1,30}[a-zA-Z0-9]")
+"""Azure ML's rule for the name of an endpoint."""
 Read = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 """Reads and checks the settings file of that name over these values; a file that is not there changes nothing."""
 
@@ -135,9 +138,16 @@ class Stage:
     """For the platform; see `OPTIONS`."""
 
     def endpoint(self, folder: str) -> str:
-        """Return the name of the stage's endpoint for the data set of `folder`."""
+        """Return the name of the stage's endpoint for the data set of `folder`; raises `Fault` where that is none."""
         name = self.endpoint_pattern.replace("{dataset}", folder)
-        return name if self.name == PRODUCTION else f"{name}-{self.name}"
+        name = name if self.name == PRODUCTION else f"{name}-{self.name}"
+        if not _ENDPOINT.fullmatch(name):
+            raise Fault(
+                f"The endpoint of data set {folder!r} for stage {self.name} would be called {name!r} ({FILE}: name), "
+                "but a name has 3 to 32 letters, digits and dashes: no underscore, a letter first, no dash last. "
+                f"Rename the folder and code/data/{folder}.json, or give {FILE} a shorter name."
+            )
+        return name
 
 
 def stages(read: Read, *, one_machine: bool) -> dict[str, Stage]:

@@ -25,6 +25,8 @@ UserTest = Callable[["Service"], None]
 """The project's own test; it raises if the deployment must not have traffic."""
 CHAMPION_TAG, PREVIOUS_TAG, ROLLBACK_TAG = "champion", "previous", "rollback_to"
 """Tags of a production endpoint: its deployments now and before, and where a rollback under way is going."""
+MODEL_TAG = "model"
+"""Tag of a production endpoint: the registered model whose versions its deployments are named after."""
 RETURNED_TAG = "rollout_returned"
 """Tag of a model version that production gave back, by itself or rolled back: why."""
 _MARGIN_SECONDS = 600.0
@@ -101,7 +103,7 @@ def try_out(
 ) -> Tested:
     """Deploy beside the others and ask: health, shape, latency, the project's own test. No traffic moves.
 
-    A deployment that does not pass is deleted, unless it is the one that serves already.
+    A deployment that does not pass is deleted, unless it has traffic already (see `give_back`).
     """
     endpoint, deployment = candidate.endpoint, candidate.deployment
     request = sample(candidate.model, sample_file)
@@ -129,10 +131,12 @@ def try_out(
 
 def settle_stage(endpoints: Endpoints, stage: Stage, endpoint: str, deployment: str) -> None:
     """Leave on a stage's endpoint what is needed: the deployment that passed, or nothing where settings say so."""
+    before = endpoints.state(endpoint).traffic
     if stage.delete_afterwards:
+        if before.get(deployment):  # it stayed here once, before the setting was changed
+            endpoints.route(endpoint, {})
         endpoints.delete(endpoint, deployment)
         return
-    before = endpoints.state(endpoint).traffic
     endpoints.route(endpoint, {deployment: 100})
     # Only what had the traffic goes: another rollout may be testing its own deployment here at this moment.
     for name in sorted(name for name, share in before.items() if share and name != deployment):
@@ -179,10 +183,10 @@ def move_traffic(
         kind, what = (Unfit, "it was found unfit") if isinstance(fault, Unfit) else (report.Fault, "the rollout failed")
         raise kind(
             f"{deployment} was at {at} of the traffic of {endpoint} when {what}: {str(fault).rstrip('.')}.",
-            _give_back(endpoints, endpoint, deployment, old),
+            give_back(endpoints, endpoint, deployment, old),
         ) from None
     except BaseException:
-        report.say(_give_back(endpoints, endpoint, deployment, old))
+        report.say(give_back(endpoints, endpoint, deployment, old))
         raise
     return lines
 
@@ -202,7 +206,7 @@ def _watch(endpoints: Endpoints, service: Service, stage: Stage) -> Watched:
     )
 
 
-def _give_back(endpoints: Endpoints, endpoint: str, deployment: str, old: str | None) -> str:
+def give_back(endpoints: Endpoints, endpoint: str, deployment: str, old: str | None) -> str:
     """Take all traffic from the deployment, delete it, and say what serves now."""
     try:
         endpoints.route(endpoint, {old: 100} if old else {})

@@ -36,11 +36,14 @@ def candidate(client: MlflowClient, version: ModelVersion, model: Path, stage: S
             f"Model {version.name} version {version.version} is no MLflow model: its folder has no file MLmodel. "
             "Nothing was deployed; train it again."
         )
+    # Stored with the model's run: it says later what served. What is deployed is the checkout's own, to which nobody
+    # who may write to the run can add a file.
+    client.log_artifacts(str(version.run_id), str(settings.ROOT / stage.source), f"scoring-v{version.version}")
     return Candidate(
         endpoint=stage.endpoint(version.tags["data_set"]),
         deployment=rollout.deployment_name(version.version),
         model=model,
-        code=_scoring_code(client, version, settings.ROOT / stage.source),
+        code=settings.ROOT / stage.source,
         entry_script=stage.entry_script,
         tags={
             **stage.tags,
@@ -50,16 +53,6 @@ def candidate(client: MlflowClient, version: ModelVersion, model: Path, stage: S
         },
         options=stage.options,
     )
-
-
-def _scoring_code(client: MlflowClient, version: ModelVersion, source: Path) -> Path:
-    """Store the scoring code with the model's run and return that copy.
-
-    It says later what really served, and it outlives the runner's checkout.
-    """
-    name = f"scoring-v{version.version}"
-    client.log_artifacts(str(version.run_id), str(source), name)
-    return tracking.artifact_folder(str(version.run_id), name)
 
 
 def sample_file(stage: Stage) -> Path | None:

@@ -64,19 +64,24 @@ class Watched:
 
 
 def objection(observed: Observed, probes: Probes, limits: Limits) -> str | None:
-    """Return which limit is broken, or None. Too few users' requests prove nothing; the probes then decide alone."""
-    if observed.requests >= limits.requests:
-        if observed.failed > limits.error_share * observed.requests:
-            return (
-                f"{observed.failed} of {observed.requests} users' requests failed, "
-                f"and maximum_error_share is {limits.error_share:g}"
-            )
-        if observed.p95_ms is not None and observed.p95_ms > limits.p95_ms:
-            return (
-                f"users' requests took {observed.p95_ms:.0f} ms (95 of 100 are faster), "
-                f"and maximum_p95_ms is {limits.p95_ms:g}"
-            )
-    if probes.failed > limits.error_share * probes.asked:
+    """Return which limit is broken, or None.
+
+    Of too few users' requests only failures count, where there are too many of them whatever the missing requests would
+    get; for the rest the probes decide alone.
+    """
+    enough = max(observed.requests, limits.requests)
+    if observed.failed / enough > limits.error_share:  # a product would be a hair off: 0.29 * 100 < 29
+        return (
+            f"{observed.failed} of {observed.requests} users' requests failed, "
+            f"and maximum_error_share is {limits.error_share:g}"
+            + (f" of at least {enough} (minimum_requests)" if enough > observed.requests else "")
+        )
+    if observed.requests == enough and observed.p95_ms is not None and observed.p95_ms > limits.p95_ms:
+        return (
+            f"users' requests took {observed.p95_ms:.0f} ms (95 of 100 are faster), "
+            f"and maximum_p95_ms is {limits.p95_ms:g}"
+        )
+    if probes.failed / max(probes.asked, 1) > limits.error_share:
         return f"{probes.failed} of {probes.asked} probes failed: {probes.reason}"
     if probes.p95_ms is not None and probes.p95_ms > limits.p95_ms:
         return f"probes took {probes.p95_ms:.0f} ms, and maximum_p95_ms is {limits.p95_ms:g}"

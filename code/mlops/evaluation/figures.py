@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlops.evaluation.metrics import Answers
+from mlops.evaluation.metrics import Answers, Metric
 
 FAMILIES = "plots/families.png"
 CONFUSION = "plots/confusion_matrix.png"
 
 
-def families(metric: str, scores: Mapping[str, Sequence[float]]) -> Figure:
+def families(metric: Metric, scores: Mapping[str, Sequence[float]]) -> Figure:
     """Draw each family's cross-validated `metric`, a dot a fold and a bar at the mean, the best on top."""
-    order = sorted(scores, key=lambda name: float(np.mean(scores[name])))
+    order = sorted(scores, key=lambda name: float(np.mean(scores[name])), reverse=not metric.larger_is_better)
     figure = Figure(figsize=(7, 1 + 0.45 * len(order)), layout="constrained")
     axes = figure.subplots()
     axes.barh(order, [float(np.mean(scores[name])) for name in order], color="#9db8d9")
     for place, name in enumerate(order):
         axes.plot(scores[name], [place] * len(scores[name]), "o", color="#1f3b63", markersize=4)
-    axes.set_xlabel(f"{metric}, cross-validated")
+    axes.set_xlabel(f"{metric.name}, cross-validated")
     return figure
 
 

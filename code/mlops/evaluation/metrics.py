@@ -34,7 +34,8 @@ class Answers:
     predicted: Labels
     """Predicted labels, in the same order."""
     loss: Weights | None = None
-    """-log of the probability that the model gave to the true label, one a row; None if it gives none."""
+    """-log of the probability that the model gave to the true label, one a row; None if it gives none, or what it
+    gives are no probabilities: a model that is sure of every label at once would have no loss at all."""
 
     def only(self, rows: npt.NDArray[np.bool_]) -> Answers:
         """Return the answers to the rows that `rows` marks."""
@@ -64,6 +65,8 @@ def ask(model: Any, rows: Any, labels: Any) -> Answers:
     if not hasattr(model, "predict_proba"):
         return Answers(truth, predicted)
     given = np.asarray(model.predict_proba(rows), dtype=float)
+    if not np.allclose(given.sum(axis=1), 1.0, atol=1e-3) or given.min() < 0:
+        return Answers(truth, predicted)
     probability = np.zeros(len(truth))
     for column, name in enumerate(np.asarray(model.classes_, dtype=str)):
         probability[truth == name] = given[truth == name, column]
@@ -106,7 +109,7 @@ def _share(part: Weights, whole: Weights) -> Weights:
 def _log_loss(answers: Answers, weights: Weights) -> Weights:
     if answers.loss is None:
         raise Fault(
-            "log_loss needs probabilities, and this model gives none: leave support_vectors and "
+            "log_loss needs probabilities that add up to 1, and this model gives none: leave support_vectors and "
             "linear_support_vectors out of families, or name another metric."
         )
     return np.asarray(weights @ answers.loss / weights.sum(axis=1))

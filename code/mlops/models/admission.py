@@ -18,14 +18,19 @@ from mlops.models import registry, tracking
 from mlops.report import Fault
 
 
-def admit(client: MlflowClient, configuration: settings.Settings, version: ModelVersion, job: str) -> Path:
+def admit(
+    client: MlflowClient, configuration: settings.Settings, version: ModelVersion, job: str, into: Path | None = None
+) -> Path:
     """Return the version's model folder, if its own record lets exactly these files of `job` out today.
+
+    What is asked about and returned is a copy below `into`, where that is given: files that are swapped in the store
+    a moment later do not go out.
 
     Raises `Fault` where the record is missing, damaged, edited, another job's or another model's; where the gate said
     no and nobody forced it; where another rule than today's decided; where the champion has changed since.
     """
     what = f"{version.name} version {version.version} is not deployed"
-    folder, record = tracking.model_folder(version), _record(version, what)
+    folder, record = tracking.model_folder(version, into), _record(version, what)
     objection = _objection(configuration, version, record, job, folder)
     if objection:
         raise Fault(f"{what}: {objection}.")
@@ -52,15 +57,22 @@ def champion(client: MlflowClient, name: str) -> ModelVersion | None:
     serving = tracking.champion(client, name)
     if serving is None:
         return None
-    what = f"{name} version {serving.version} is marked as the champion, but cannot be compared with"
-    job = serving.tags.get(tracking.JOB_TAG, "")
-    objection = gate.objection(_record(serving, what), job, digest.of_folder(tracking.model_folder(serving)))
-    if objection:
-        raise Fault(
-            f"{what}: {objection}. Take its tag {tracking.CHAMPION_ORDER!r} away, so that the champion before it is "
-            "the champion again."
-        )
+    mend = f"Take its tag {tracking.CHAMPION_ORDER!r} away, so that the champion before it is the champion again."
+    require_proven(
+        serving, f"{name} version {serving.version} is marked as the champion, but cannot be compared with", mend
+    )
     return serving
+
+
+def require_proven(version: ModelVersion, what: str, mend: str) -> None:
+    """Raise `Fault` unless the version passed its gate once, or was forced, with the files that it has now.
+
+    `what` begins the sentence and `mend` follows it. That its rule and its champion are today's is not asked.
+    """
+    job = version.tags.get(tracking.JOB_TAG, "")
+    objection = gate.objection(_record(version, what), job, digest.of_folder(tracking.model_folder(version)))
+    if objection:
+        raise Fault(f"{what}: {objection}. {mend}")
 
 
 def _record(version: ModelVersion, what: str) -> Any:

@@ -211,10 +211,12 @@ def _champion_order(version: ModelVersion) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def model_folder(version: ModelVersion) -> Path:
-    """Return the version's files as a local folder; a local store hands out its own, without a copy."""
+def model_folder(version: ModelVersion, into: Path | None = None) -> Path:
+    """Return the version's files as a local folder: a copy below `into`; without it, a local store's own."""
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source))
+        return Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(into) if into else None)
+        )
     except (MlflowException, OSError) as error:
         raise Fault(
             f"Model {version.name} version {version.version} cannot be read from {version.source}: {first_line(error)}"
