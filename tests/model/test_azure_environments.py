@@ -114,3 +114,13 @@ def named(nodes: Iterable[ast.AST]) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+@pytest.mark.parametrize("name", ["train", "deploy"])
+def test_the_environment_has_the_versions_of_the_lock_file(name: str) -> None:
+    """Images that are built months apart hold the same, and a model is served by what it was trained with."""
+    lines = (settings.ROOT / "requirements/code.txt").read_text(encoding="utf-8")
+    locked = set(re.findall(r"^([a-z0-9-]+==[^ ]+)", lines, re.MULTILINE))
+    document = yaml.safe_load((settings.ROOT / f"code/{name}/environment.yml").read_text(encoding="utf-8"))
+    (pip,) = [part["pip"] for part in document["dependencies"] if isinstance(part, dict)]
+    assert set(pip) <= locked, "write the versions of requirements/code.txt into it"

@@ -106,8 +106,7 @@ def _figure(drift: Drift, column: ColumnDrift) -> str:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": column.name, "text.parse_math": False}):
-        figure = Figure(figsize=(8, 2.8), dpi=72)
-        figure.subplots_adjust(left=0.08, right=0.99, top=0.88, bottom=0.12 if column.kind == "numbers" else 0.3)
+        figure = Figure(figsize=(8, 2.8), dpi=72, layout="constrained")
         axes = figure.add_subplot()
         if column.kind == "numbers":
             _histogram(axes, drift.before.numbers[column.name], drift.now.numbers[column.name])
