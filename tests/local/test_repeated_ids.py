@@ -1,13 +1,11 @@
 """An id that repeats with other content: both events are kept, and manifest, log and `signalbox trace` say so."""
 
-# ruff: noqa: F811 - fixtures are named where they are imported and where they are used
-
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 
-from test_operator_commands import Account, account, event, signalbox  # noqa: F401
+from operator_account import Account, event
 
 
 def test_trace_tells_of_all_events_of_an_id(account: Account, signalbox: Callable[..., str]) -> None:

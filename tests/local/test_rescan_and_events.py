@@ -1,14 +1,12 @@
 """`signalbox rescan` over a real Azurite, and the real events that come before, meanwhile and after it."""
 
-# ruff: noqa: F811 - fixtures are named where they are imported and where they are used
-
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_operator_commands import Account, account, signalbox  # noqa: F401
+from operator_account import Account
 
 NOW = ("--until", "0s")
 
