@@ -86,6 +86,6 @@ class TestForgotten:
 
     def test_the_end_of_a_run_that_never_began(self) -> None:
         """Its conclusion goes with its id and address: the dispatch's own run is still to come."""
-        ended = replace(SENDING, run_id=7, run_url="u", conclusion="cancelled")
+        ended = replace(SENDING, run_id=7, run_url="u", other_runs=(8,), conclusion="cancelled")
         again = after_no_start(ended, (7,), NOW)
-        assert (again.run_id, again.run_url, again.conclusion) == (None, "", "")
+        assert (again.run_id, again.run_url, again.other_runs, again.conclusion) == (None, "", (), "")
