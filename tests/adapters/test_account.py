@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
+import loopback
 import pytest
 from azure.core.exceptions import HttpResponseError
 
@@ -19,30 +18,15 @@ from local.azurite import ACCOUNT, connection_string
 def account_that_answers(status: int, headers: dict[str, str]) -> Iterator[StateStorage]:
     """An account that answers each request so, as *Get Account Information* does: in its headers."""
 
-    class Answer(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    class Answer(loopback.Handler):
+        def head(self) -> None:
+            self.reply(status, headers=headers)
 
-        def do_GET(self) -> None:
-            self.do_HEAD()
+        get = head
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: the test's output stays clean."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        port = server.server_address[1]
+    with loopback.Server(Answer) as server:
+        port = server.server_port
         yield StateStorage(StateAccount(connection_string(port, port, port), ACCOUNT, ""))
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 FLAT = {"x-ms-sku-name": "Standard_ZRS", "x-ms-account-kind": "StorageV2", "x-ms-is-hns-enabled": "false"}

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import jwt
+import loopback
 import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -143,39 +143,24 @@ def server(clock: HandClock) -> Iterator[AppGitHub]:
     """The server on a free port of 127.0.0.1."""
     served = AppGitHub(clock)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(loopback.Handler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+        def post(self) -> None:
             kind, _, bearer = self.headers["Authorization"].partition(" ")
             assert kind == "Bearer"
             status, answer = served.answer(self.path, bearer)
             told = b"" if answer is None else json.dumps(answer).encode()
-            asked = requests.Request("POST", served.url + self.path, dict(self.headers), data=body)
+            asked = requests.Request("POST", served.url + self.path, dict(self.headers), data=self.body())
             served.exchanges.append(Exchange(asked, status, told))
-            self.send_response(status)
-            if told:
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(told)))
-            self.end_headers()
-            self.wfile.write(told)
+            self.reply(status, answer)
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             return format_datetime(served.clock.moment, usegmt=True)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Listener(ThreadingHTTPServer):
-        request_queue_size = 2 * CALLERS  # the default of 5 has many callers at once refused, now and then
-
-    listener = Listener(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{listener.server_port}"
-    threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
-    yield served
-    listener.shutdown()
-    listener.server_close()
+    with loopback.Server(Handler) as listener:
+        served.url = listener.url
+        yield served
 
 
 def an_app(key: rsa.RSAPrivateKey = KEY, app_id: str = APP_ID, installation: str = INSTALLATION) -> GitHubApp:

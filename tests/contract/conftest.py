@@ -25,6 +25,5 @@ def az(cli: Callable[[str], FakeCli]) -> FakeCli:
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    server = Web()
-    yield server
-    server.close()
+    with Web() as server:
+        yield server

@@ -7,10 +7,10 @@ import os
 import stat
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import loopback
 
 from infra.setup.patience import Patience
 
@@ -69,7 +69,7 @@ class FakeCli:
         return [tuple(json.loads(line)) for line in lines]
 
 
-class Web:
+class Web(loopback.Server):
     """A small server whose answers the test lines up; the last one stays."""
 
     def __init__(self) -> None:
@@ -78,33 +78,15 @@ class Web:
         self.headers: dict[str, str] = {}
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.reply(self.rfile.read(int(self.headers["Content-Length"])))
-
-            def do_GET(self) -> None:
-                self.reply(b"")
-
-            def reply(self, body: bytes) -> None:
-                outer.requests.append((self.path, dict(self.headers), body))
+        class Handler(loopback.Handler):
+            def post(self) -> None:
+                outer.requests.append((self.path, dict(self.headers), self.body()))
                 status, answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                content = json.dumps(answer).encode()
-                self.send_response(status)
-                for name, value in {**outer.headers, "Content-Length": str(len(content))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
+                self.reply(status, answer, outer.headers)
 
-            def log_message(self, *_: object) -> None:
-                pass
+            get = post
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 def step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
+import loopback
 import pytest
 from hypothesis import given, strategies as st
 
@@ -36,7 +35,7 @@ def changed(**data: Any) -> dict[str, Any]:
     return {**FAILED, "data": {**FAILED["data"], **data}}  # type: ignore[dict-item]
 
 
-class IssueTracker:
+class IssueTracker(loopback.Server):
     """A small GitHub with issues, which holds every request body against GitHub's own description."""
 
     def __init__(self, contracts: Path) -> None:
@@ -48,18 +47,19 @@ class IssueTracker:
         self._description = json.loads((contracts / "github/openapi.pruned.json").read_text())
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(loopback.Handler):
+            def get(self) -> None:
                 query = parse_qs(urlsplit(self.path).query)
                 page, size = int(query.get("page", ["1"])[0]), outer.page
                 wanted = [one for one in outer.issues if one["state"] == query["state"][0]]
-                link = ""
+                headers = {}
                 if page * size < len(wanted):
-                    link = f'<{outer.url}/repos/octo/models/issues?state=open&page={page + 1}>; rel="next"'
-                self.answer(200, wanted[(page - 1) * size : page * size], link)
+                    more = f"{outer.url}/repos/octo/models/issues?state=open&page={page + 1}"
+                    headers["Link"] = f'<{more}>; rel="next"'
+                self.answer(200, wanted[(page - 1) * size : page * size], headers)
 
-            def do_POST(self) -> None:
-                body = self.body()
+            def post(self) -> None:
+                body = json.loads(self.body())
                 if self.path.endswith("/comments"):
                     outer.check("/repos/{owner}/{repo}/issues/{issue_number}/comments", "post", body)
                     outer.comments.append((int(self.path.split("/")[-2]), body["body"]))
@@ -68,31 +68,20 @@ class IssueTracker:
                 outer.check("/repos/{owner}/{repo}/issues", "post", body)
                 self.answer(201, outer.add(body["title"], body["body"]))
 
-            def do_PATCH(self) -> None:
-                body = self.body()
+            def patch(self) -> None:
+                body = json.loads(self.body())
                 outer.check("/repos/{owner}/{repo}/issues/{issue_number}", "patch", body)
                 issue = outer.issues[int(self.path.split("/")[-1]) - 1]
                 issue.update(body)
                 self.answer(200, issue)
 
-            def body(self) -> Any:
-                return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            def answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+                if outer.status:
+                    self.reply(outer.status, {"message": "no"})
+                else:
+                    self.reply(status, body, headers or {})
 
-            def answer(self, status: int, body: Any, link: str = "") -> None:
-                content = json.dumps(body if not outer.status else {"message": "no"}).encode()
-                self.send_response(outer.status or status)
-                self.send_header("Content-Length", str(len(content)))
-                if link:
-                    self.send_header("Link", link)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__init__(Handler)
 
     def add(self, title: str, body: str, author: str = "github-actions[bot]", **more: Any) -> dict[str, Any]:
         """Open an issue."""
@@ -109,17 +98,11 @@ class IssueTracker:
         self.wrong += [error.message for error in validator.iter_errors(body)]
         self.wrong += [f"unknown key {key}" for key in body if key not in schema["properties"]]
 
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-
 
 @pytest.fixture
 def tracker(contracts: Path) -> Iterator[IssueTracker]:
-    serving = IssueTracker(contracts)
-    yield serving
-    serving.close()
+    with IssueTracker(contracts) as serving:
+        yield serving
     assert serving.wrong == []
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import loopback
 
 from local.sockets import HOST, free_port
 
@@ -109,7 +110,7 @@ class BadGitHub:
         self._began = time.time()
         self._lock = threading.Lock()
         self._port = free_port()
-        self._server: ThreadingHTTPServer | None = None
+        self._server: loopback.Server | None = None
         if opened:
             self.open()
 
@@ -119,14 +120,11 @@ class BadGitHub:
 
     def open(self) -> None:
         """Listen; before and after `close` connections are refused."""
-        self._server = ThreadingHTTPServer((HOST, self._port), _handler(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self._server = loopback.Server(_handler(self), self._port)
 
     def close(self) -> None:
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.close()
             self._server = None
 
     def effective(self) -> list[str]:
@@ -177,34 +175,26 @@ class BadGitHub:
         return answer, {"total_count": len(runs), "workflow_runs": runs[(page - 1) * size : page * size]}
 
 
-def _handler(github: BadGitHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+def _handler(github: BadGitHub) -> type[loopback.Handler]:
+    class Handler(loopback.Handler):
+        def post(self) -> None:
+            body = json.loads(self.body())
             post = github.meet_post(body["client_payload"])
             time.sleep(post.answer.pause)
             post.not_before = post.answer.not_before()
             self._answer(post.answer, None if post.answer.status == 204 else {"message": post.answer.message})
 
-        def do_GET(self) -> None:
+        def get(self) -> None:
             answer, runs = github.meet_look(parse_qs(urlsplit(self.path).query))
             self._answer(answer, runs if answer.status == 200 else {"message": answer.message})
 
         def _answer(self, answer: Answer, document: dict[str, Any] | None) -> None:
             if answer.status is None:
                 return
-            body = b"" if document is None else json.dumps(document).encode()
             try:
-                self.send_response_only(answer.status)
-                for name, value in {**answer.headers(), "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
+                self.reply(answer.status, document, answer.headers())
             except OSError:
                 self.close_connection = True  # whoever asked was killed meanwhile
-
-        def log_message(self, *_: object) -> None:
-            pass
 
     return Handler
 

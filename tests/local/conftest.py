@@ -15,9 +15,8 @@ from operator_account import account, signalbox  # noqa: F401 - fixtures for all
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    server = Api()
-    yield server
-    server.close()
+    with Api() as server:
+        yield server
 
 
 @pytest.fixture

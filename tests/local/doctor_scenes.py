@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import threading
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import loopback
 
 from functions.core.routes import Route
 from local.commands.doctor_findings import Finding
@@ -33,7 +32,7 @@ def faults(findings: list[Finding]) -> list[str]:
     return [f"{one.check} {one.about}: {one.says} -> {one.mend}" for one in findings if one.state == "fault"]
 
 
-class Api:
+class Api(loopback.Server):
     """Answers GETs by path; everything else is refused. Notes what was asked."""
 
     def __init__(self) -> None:
@@ -42,28 +41,13 @@ class Api:
         self.asked: list[str] = []
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(loopback.Handler):
+            def get(self) -> None:
                 outer.asked.append(self.path)
                 status, body = outer.answers.get(self.path.partition("?")[0], (404, {"message": "Not Found"}))
-                content = json.dumps(body).encode()
-                self.send_response_only(status)
-                for name, value in {"Date": format_datetime(NOW, usegmt=True), **outer.headers}.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                self.reply(status, body, {"Date": format_datetime(NOW, usegmt=True), **outer.headers})
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 WORKFLOW = Workflow(".github/workflows/train.yml", "train", {})

@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import loopback
 import psutil
 import pytest
 import requests
@@ -57,49 +56,33 @@ class Up:
         return self.process.communicate(timeout=30)
 
 
-class FakeGitHub:
+class FakeGitHub(loopback.Server):
     """Accepts dispatches, and lists a finished run for each."""
 
     def __init__(self) -> None:
         self.dispatches: list[dict[str, Any]] = []
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                outer.dispatches.append(json.loads(self.rfile.read(length)))
-                self.send_response(204)
-                self.end_headers()
+        class Handler(loopback.Handler):
+            def post(self) -> None:
+                outer.dispatches.append(json.loads(self.body()))
+                self.reply(204)
 
-            def do_GET(self) -> None:
+            def get(self) -> None:
                 runs = [
                     {"id": number, "display_title": f"train {sent['client_payload']['dispatch_id']}",
                      "status": "completed", "conclusion": "success", "html_url": ""}
                     for number, sent in enumerate(outer.dispatches, start=1)
                 ]  # fmt: skip
-                body = json.dumps({"total_count": len(runs), "workflow_runs": runs}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.reply(200, {"total_count": len(runs), "workflow_runs": runs})
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture
 def github() -> Iterator[FakeGitHub]:
-    server = FakeGitHub()
-    yield server
-    server.close()
+    with FakeGitHub() as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +85,6 @@ def machine(step_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     command = [sys.executable, "-m", "local.endpoints.server", "--port", str(port), "--dir", str(folder / "endpoints")]
     endpoints = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     sink = EventSink()
-    threading.Thread(target=sink.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{port}"
     made = Machine(folder, running.connection_string, url, sink, step_server)
     made.environment = {
@@ -111,8 +109,7 @@ def machine(step_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             point_mlflow_at(made.environment["MLFLOW_TRACKING_URI"], patch)
             yield made
     finally:
-        sink.shutdown()
-        sink.server_close()
+        sink.close()
         endpoints.terminate()
         endpoints.wait()
         log.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import subprocess
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import loopback
 import requests
 from azure.storage.blob import BlobServiceClient
 
@@ -35,29 +35,25 @@ def answers(url: str) -> bool:
     return True
 
 
-class EventSink(http.server.ThreadingHTTPServer):
+class EventSink(loopback.Server):
     """Takes published events, as Event Grid does; keeps what it got."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
-        super().__init__(("127.0.0.1", 0), _EventHandler)
+        super().__init__(_EventHandler)
 
     @property
     def url(self) -> str:
         """Return the address to publish to."""
-        return f"http://127.0.0.1:{self.server_port}/workspace/api/events"
+        return f"{super().url}/workspace/api/events"
 
 
-class _EventHandler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
+class _EventHandler(loopback.Handler):
+    def post(self) -> None:
         sink = self.server
         assert isinstance(sink, EventSink)
-        sink.events += json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean."""
+        sink.events += json.loads(self.body())
+        self.reply(200)
 
 
 @dataclass

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import loopback
 import pytest
 from mlflow import MlflowClient
 from mlflow.utils.rest_utils import MlflowHostCreds
@@ -27,13 +26,13 @@ BY_NAME = re.compile(r"name ?= ?'([^']*)'")
 PAGE = 2
 
 
-class Registry(ThreadingHTTPServer):
+class Registry(loopback.Server):
     """Model versions and their tags, as MLflow's REST protocol knows them."""
 
     def __init__(self) -> None:
         self.models: dict[str, list[dict[str, Any]]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
 
     def answer(self, call: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Answer one call, or refuse it as something that Azure does not have."""
@@ -84,27 +83,16 @@ class Registry(ThreadingHTTPServer):
         return 200, {}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
+class _Handler(loopback.Handler):
+    def post(self) -> None:
         registry = self.server
         assert isinstance(registry, Registry)
         address = urlsplit(self.path)
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else {}
+        body = json.loads(self.body() or "{}")
         body |= {key: values[0] for key, values in parse_qs(address.query).items()}
-        status, answer = registry.answer(address.path.split("/mlflow/", 1)[1], body)
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.reply(*registry.answer(address.path.split("/mlflow/", 1)[1], body))
 
-    def do_GET(self) -> None:
-        self.do_POST()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean."""
+    get = post
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +101,9 @@ def server() -> Iterator[Registry]:
     from azureml.mlflow._store.azureml_reststore import AzureMLAbstractRestStore
 
     with Registry() as started, pytest.MonkeyPatch.context() as patch:
-        threading.Thread(target=started.serve_forever, daemon=True).start()
-        credentials = MlflowHostCreds(f"http://127.0.0.1:{started.server_port}")
+        credentials = MlflowHostCreds(started.url)
         patch.setattr(AzureMLAbstractRestStore, "get_host_credentials", lambda _: credentials)
-        try:
-            yield started
-        finally:
-            started.shutdown()
+        yield started
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -140,13 +139,10 @@ def bench(azurite: str, empty_store: Path, tmp_path: Path, monkeypatch: pytest.M
 @pytest.fixture
 def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventSink]:
     """Take what is published to the custom topic."""
-    made = EventSink()
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    monkeypatch.setenv("DRIFT_EVENTS_ENDPOINT", made.url)
-    monkeypatch.setenv("DRIFT_EVENTS_KEY", "made-up-key")
-    yield made
-    made.shutdown()
-    made.server_close()
+    with EventSink() as made:
+        monkeypatch.setenv("DRIFT_EVENTS_ENDPOINT", made.url)
+        monkeypatch.setenv("DRIFT_EVENTS_KEY", "made-up-key")
+        yield made
 
 
 def manifest(bench: Bench, *entries: dict[str, object]) -> str:
