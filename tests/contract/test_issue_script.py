@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -52,7 +52,7 @@ class IssueTracker(loopback.Server):
                 query = parse_qs(urlsplit(self.path).query)
                 page, size = int(query.get("page", ["1"])[0]), outer.page
                 wanted = [one for one in outer.issues if one["state"] == query["state"][0]]
-                headers = {}
+                headers: dict[str, str] = {}
                 if page * size < len(wanted):
                     more = f"{outer.url}/repos/octo/models/issues?state=open&page={page + 1}"
                     headers["Link"] = f'<{more}>; rel="next"'
@@ -75,11 +75,10 @@ class IssueTracker(loopback.Server):
                 issue.update(body)
                 self.answer(200, issue)
 
-            def answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+            def answer(self, status: int, body: Any, headers: Mapping[str, str] = {}) -> None:
                 if outer.status:
-                    self.reply(outer.status, {"message": "no"})
-                else:
-                    self.reply(status, body, headers or {})
+                    status, body = outer.status, {"message": "no"}
+                self.reply(status, body, headers)
 
         super().__init__(Handler)
 
