@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlops import environment, report, settings
 from mlops.deployment import rollout, serving
 from mlops.deployment.deploy_settings import PRODUCTION, STAGES, Stage
-from mlops.deployment.endpoints import Endpoints
+from mlops.deployment.endpoints import Candidate, Endpoints
 from mlops.deployment.lease import Holder, Lease
 from mlops.deployment.watch import Unfit
 from mlops.models import admission, tracking
@@ -162,16 +162,7 @@ def _produce(
         old = champion if champion in state.deployments else _most_traffic(state.traffic, deployment)
         candidate = serving.candidate(client, version, model, stage)
         with report.group(f"Roll out {deployment} to endpoint {endpoint}"):
-            try:
-                tested = rollout.try_out(
-                    platform, candidate, stage, serving.sample_file(stage), serving.user_test(stage)
-                )
-            except report.Fault as fault:
-                if old is None or not state.traffic.get(deployment):
-                    raise
-                # An earlier run was cut off with some of the traffic here: users must not meet what fails its test.
-                lease.renew()
-                raise report.Fault(*fault.sentences, rollout.give_back(platform, endpoint, deployment, old)) from None
+            tested = _tested_beside(platform, candidate, stage, old if state.traffic.get(deployment) else None, lease)
             try:
                 steps = rollout.move_traffic(platform, tested, old, stage, lease)
             except Unfit as fault:
@@ -192,6 +183,24 @@ def _produce(
     way_back = f"{old}, which stays without traffic (signalbox rollback)" if old else "none, it is the first"
     watched = {f"traffic {at}": what for at, what in steps}
     _tell("Deployed to production", version, tested, {"own test": _own_test(stage), **watched, "way back": way_back})
+
+
+def _tested_beside(
+    platform: Endpoints, candidate: Candidate, stage: Stage, way_back: str | None, lease: Lease
+) -> rollout.Tested:
+    """Deploy the candidate beside the others and ask it.
+
+    `way_back` is given where an earlier run was cut off with some of the traffic at the candidate: users must not meet
+    what fails its test, so that deployment gets the traffic back first.
+    """
+    try:
+        return rollout.try_out(platform, candidate, stage, serving.sample_file(stage), serving.user_test(stage))
+    except report.Fault as fault:
+        if way_back is None:
+            raise
+        lease.renew()
+        given_back = rollout.give_back(platform, candidate.endpoint, candidate.deployment, way_back)
+        raise report.Fault(*fault.sentences, given_back) from None
 
 
 def _require_agreement(endpoint: str, tags: Mapping[str, str], version: ModelVersion, champion: str) -> None:
