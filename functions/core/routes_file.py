@@ -273,11 +273,22 @@ def _sequence(node: yaml.Node, key: str) -> list[yaml.Node]:
     return list(node.value)
 
 
-def _route_name(node: yaml.Node, key: str) -> str:
-    name = _text(node, key)
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"'{key}' is '{name}'; use up to 63 lowercase letters, digits and dashes")
-    return name
+def _matching(pattern: re.Pattern[str], mend: str) -> Callable[[yaml.Node, str], str]:
+    """A reader of text that has the form of `pattern`; `mend` says what to write where it has another."""
+
+    def read(node: yaml.Node, key: str) -> str:
+        value = _text(node, key)
+        if not pattern.fullmatch(value):
+            raise ValueError(f"'{key}' is '{value}'; {mend}")
+        return value
+
+    return read
+
+
+_route_name = _matching(_NAME, "use up to 63 lowercase letters, digits and dashes")
+_repository = _matching(_REPOSITORY, "write it as OWNER/NAME")
+_workflow = _matching(_WORKFLOW, "write a file name of .github/workflows, such as train_model.yml")
+_ref = _matching(_REF, "write the name of a branch or tag, such as main")
 
 
 def _dispatch_type(node: yaml.Node, key: str) -> str:
@@ -287,31 +298,10 @@ def _dispatch_type(node: yaml.Node, key: str) -> str:
     return value
 
 
-def _repository(node: yaml.Node, key: str) -> str:
-    value = _text(node, key)
-    if not _REPOSITORY.fullmatch(value):
-        raise ValueError(f"'{key}' is '{value}'; write it as OWNER/NAME")
-    return value
-
-
 def _via(node: yaml.Node, key: str) -> str:
     value = _text(node, key)
     if value not in {"repository_dispatch", "workflow_dispatch"}:
         raise ValueError(f"'{key}' is '{value}'; write repository_dispatch or workflow_dispatch")
-    return value
-
-
-def _workflow(node: yaml.Node, key: str) -> str:
-    value = _text(node, key)
-    if not _WORKFLOW.fullmatch(value):
-        raise ValueError(f"'{key}' is '{value}'; write a file name of .github/workflows, such as train_model.yml")
-    return value
-
-
-def _ref(node: yaml.Node, key: str) -> str:
-    value = _text(node, key)
-    if not _REF.fullmatch(value):
-        raise ValueError(f"'{key}' is '{value}'; write the name of a branch or tag, such as main")
     return value
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from functions.core.dispatch import Dispatch
+from functions.core.github import Answer, NoAnswer
 from functions.core.routes import Hold, Route, Settle, Where
 
 from .simulation import ACCOUNT, World
@@ -61,3 +63,12 @@ def run_completed(run: str = "train-1") -> dict[str, Any]:
         "eventTime": "2026-11-20T11:59:00Z",
         "data": {"runId": run, "runTags": {"signalbox_origin": "sb-1"}, "experimentName": "digits"},
     }
+
+
+async def dispatched(world: World, *answers: Answer | NoAnswer, within: timedelta = HOUR) -> Dispatch:
+    """One dispatch, for whose requests GitHub has these answers, after so long."""
+    world.github.answers.extend(answers)
+    await world.deliver(run_completed())
+    await world.finish(within=within)
+    (row,) = world.ledger()
+    return row

@@ -15,14 +15,13 @@ from functions.core.dispatch import (
     RUN_SETTLES,
     SENDING_TIMEOUT,
     UNSTARTED_PAUSE,
-    Dispatch,
     State,
 )
 from functions.core.github import Answer, NoAnswer
 from functions.core.parking import MOST_UNHEARD_PROBES
 from functions.core.trace import fate
 
-from .scenes import DEPLOY, HOUR, MINUTE, SECOND, run_completed
+from .scenes import DEPLOY, HOUR, MINUTE, SECOND, dispatched, run_completed
 from .simulation import Call, Fault, World, on
 
 
@@ -30,15 +29,6 @@ from .simulation import Call, Fault, World, on
 def world() -> World:
     """A world with one route that settles nothing, so that an event is a dispatch."""
     return World([DEPLOY])
-
-
-async def dispatched(world: World, *answers: Answer | NoAnswer, within: timedelta = HOUR) -> Dispatch:
-    """One dispatch, for whose requests GitHub has these answers, after so long."""
-    world.github.answers.extend(answers)
-    await world.deliver(run_completed())
-    await world.finish(within=within)
-    (row,) = world.ledger()
-    return row
 
 
 def pauses(world: World) -> list[timedelta]:

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from functions.core.dispatch import Dispatch, State
-from functions.core.github import Answer, NoAnswer, Span
+from functions.core.dispatch import State
+from functions.core.github import Answer, Span
 from functions.core.routes import Route
 
-from .scenes import DEPLOY, HOUR, MINUTE, SECOND, TRAIN, burst, run_completed
+from .scenes import DEPLOY, HOUR, MINUTE, SECOND, TRAIN, burst, dispatched, run_completed
 from .simulation import Fault, World, on
 
 TO_WORKFLOW = replace(DEPLOY, workflow="deploy_model.yml", ref="main")
@@ -21,15 +21,6 @@ TO_WORKFLOW = replace(DEPLOY, workflow="deploy_model.yml", ref="main")
 def world() -> World:
     """A world with one route that sends each event to one workflow."""
     return World([TO_WORKFLOW])
-
-
-async def dispatched(world: World, *answers: Answer | NoAnswer, within: timedelta = HOUR) -> Dispatch:
-    """One dispatch, for whose requests GitHub has these answers, after so long."""
-    world.github.answers.extend(answers)
-    await world.deliver(run_completed())
-    await world.finish(within=within)
-    (row,) = world.ledger()
-    return row
 
 
 async def test_confirmed_by_its_answer(world: World) -> None:
