@@ -8,7 +8,7 @@ help:
 	@echo "make setup    set up only; afterwards .venv/bin/signalbox is there"
 	@echo "make check    format, lint, types and import rules, without tests"
 	@echo "make format   write the format that make check wants"
-	@echo "make bench    measure cold start, group commit and the memory of a data check, as ratios (docs/benchmarks.md)"
+	@echo "make bench    measure cold start, group commit and the memory of a data check and of a large window, as ratios (docs/benchmarks.md)"
 	@echo "make simulate SEED=1 N=1000   run N simulated histories from that seed on (docs/simulation.md)"
 	@echo "make mutants  break the deciding code on purpose and list what no test notices (docs/mutants.md)"
 	@echo "make lock     pin the requirements anew (needs the network)"
@@ -38,6 +38,7 @@ bench: setup-dev
 	@.venv/bin/python bench/cold_start.py
 	@.venv/bin/python bench/group_commit.py
 	@.venv/bin/python bench/large_file.py
+	@.venv/bin/python bench/large_window.py
 
 SEED ?= 1
 N ?= 1000

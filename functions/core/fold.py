@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from functions.core.events import Event
-from functions.core.manifest import Header, Listed
-from functions.core.values import compact_json, earlier, format_time
+from functions.core.events import Event, identity_digest
+from functions.core.manifest import Entry, Header, Listed, read_listed
+from functions.core.values import digest, earlier
 from functions.core.windows import Line
 
 CLOCK_SKEW = timedelta(minutes=5)
@@ -24,140 +24,142 @@ OLDEST_BELIEVED = timedelta(days=30)
 """An event comes so late at most, from a queue that nobody read or by `signalbox replay`. An earlier time (1601) is a
 wrong clock; to follow it would be to read every manifest that there ever was, for each window again."""
 
-Identity = tuple[str, ...]
-
 
 class Fold:
     """Takes a window's lines one by one and keeps what its manifest will list: no duplicates, the newest of each blob.
 
-    The result does not depend on the order of the lines; events come out in the order of their times.
+    The result does not depend on the order of the lines; entries come out in the order of their times.
 
     Attributes:
         lines: taken so far.
         duplicates: dropped because the same event stands in another line, or in an earlier manifest.
-        superseded: dropped for a newer version of the same blob; final once `events` was called.
+        superseded: dropped for a newer version of the same blob; final once `entries` was called.
+        since: the earliest moment at which a manifest that already lists one of these events can have been sealed.
+            An event's own time minus 5 minutes. Where it has none, or one that cannot be believed, a day before it came
+            in: Event Grid redelivers for no longer. When it came is intake's word, unless this window was sealed before
+            that. None without a line.
     """
 
-    def __init__(self) -> None:
-        """Starts empty."""
+    def __init__(self, sealed: datetime) -> None:
+        """Starts empty. `sealed` is when the window was, by the storage service's clock."""
         self.lines = 0
         self.duplicates = 0
         self.superseded = 0
+        self.since: datetime | None = None
+        self._sealed = sealed
+        self._ahead: datetime | None = None
         self._stale = 0
-        self._events: dict[Identity, Event] = {}
-        self._sequenced: set[Identity] = set()
-        self._first_of_id: dict[tuple[str, str], Identity] = {}
+        # Digests stand for identities here: of a large window, only what its manifest lists fits into memory.
+        self._entries: dict[str, Entry] = {}
+        self._sequenced: set[str] = set()
+        self._first_of_id: dict[str, str] = {}
         self._repeated: set[tuple[str, str]] = set()
-        self._moments: set[tuple[datetime | None, datetime]] = set()
         self._index: _Index | None = None
 
     def add(self, line: Line) -> None:
         """Take one line."""
         event, self._index = line.event, None
         self.lines += 1
-        self._moments.add((event.time, line.received))
-        self._note_id(event)
-        if self._is_known_better(event):
+        self._note_times(event.time, line.received)
+        identity = identity_digest(event)
+        self._note_id(event, identity)
+        if self._is_known_better(event, identity):
             self.duplicates += 1
             return
-        standing = self._events.get(event.identity)
+        entry, standing = Entry.of(event), self._entries.get(identity)
         if standing is not None:
             self.duplicates += 1
-        if standing is None or _precedes(event, standing):
-            self._events[event.identity] = event
+        if standing is None or entry < standing:
+            self._entries[identity] = entry
 
     def drop(self, listed: Iterable[Listed]) -> None:
         """Drop what an earlier manifest lists already, and versions of a blob that are older than what it lists."""
         if self._index is None:
-            self._index = _Index(self._events)
-        for entry in listed:
-            for identity in self._index.repeats_of(entry):
-                self.duplicates += self._events.pop(identity, None) is not None
-            for identity in self._index.older_than(entry):
-                self._stale += self._events.pop(identity, None) is not None
+            self._index = _Index(self._entries)
+        for earlier_entry in listed:
+            for identity in self._index.repeats_of(earlier_entry):
+                self.duplicates += self._entries.pop(identity, None) is not None
+            for identity in self._index.older_than(earlier_entry):
+                self._stale += self._entries.pop(identity, None) is not None
 
-    def events(self) -> list[Event]:
+    def entries(self) -> list[Entry]:
         """What remains, oldest first; of several events of one blob the one with the highest sequencer."""
-        kept: list[Event] = []
-        newest: dict[tuple[str, str], tuple[tuple[str, ...], Event]] = {}
-        for event in self._events.values():
-            about = event.blob
-            if about is None or not about.sequencer:
-                kept.append(event)
+        kept: list[Entry] = []
+        newest: dict[str, Entry] = {}
+        for entry in self._entries.values():
+            if not entry.sequencer:
+                kept.append(entry)
                 continue
-            blob, age = (about.account, about.subject), (about.sequencer, *_order(event))
-            if blob not in newest or newest[blob][0] < age:
-                newest[blob] = (age, event)
-        kept += [event for _, event in newest.values()]
-        self.superseded = self._stale + len(self._events) - len(kept)
-        return sorted(kept, key=_order)
+            standing = newest.get(entry.blob)
+            if standing is None or (standing.sequencer, standing) < (entry.sequencer, entry):
+                newest[entry.blob] = entry
+        kept += newest.values()
+        self.superseded = self._stale + len(self._entries) - len(kept)
+        return sorted(kept)
 
     @property
     def repeated_ids(self) -> list[str]:
         """Ids that stand for several events of one source: publishers should not, and nothing is dropped for it."""
         return sorted(event_id for _, event_id in self._repeated)
 
-    def earliest_sealed(self, sealed: datetime) -> datetime | None:
-        """The earliest moment at which a manifest that already lists one of these events can have been sealed.
-
-        An event's own time minus 5 minutes. Where it has none, or one that cannot be believed, a day before it came in:
-        Event Grid redelivers for no longer. When it came is intake's word, unless this window was `sealed` before that.
-        None without a line.
-        """
-        return min((_since(time, min(received, sealed)) for time, received in self._moments), default=None)
-
-    def reach(self, sealed: datetime, before: Header | None) -> datetime | None:
-        """The `Header.reach` of a manifest that is `sealed` now and follows `before`.
+    def reach(self, before: Header | None) -> datetime | None:
+        """The `Header.reach` of this window's manifest, which follows `before`.
 
         An event whose clock is ahead is looked for under its own time once that has passed, which is later than the
         seal. Times more than Event Grid's day ahead never pass while it still delivers the event.
         """
-        ahead = [time for time, _ in self._moments if time is not None and time - sealed <= REDELIVERY + CLOCK_SKEW]
-        if before is not None and before.reach is not None:
-            ahead.append(before.reach)
-        latest = max(ahead, default=sealed)
-        return latest if latest > sealed else None
+        told = [moment for moment in (self._ahead, before.reach if before else None) if moment is not None]
+        latest = max(told, default=self._sealed)
+        return latest if latest > self._sealed else None
 
-    def _note_id(self, event: Event) -> None:
-        name = (event.source, event.id)
-        if self._first_of_id.setdefault(name, event.identity) != event.identity:
-            self._repeated.add(name)
+    def _note_times(self, time: datetime | None, received: datetime) -> None:
+        since = _since(time, min(received, self._sealed))
+        self.since = since if self.since is None else min(self.since, since)
+        if time is not None and time - self._sealed <= REDELIVERY + CLOCK_SKEW:
+            self._ahead = time if self._ahead is None else max(self._ahead, time)
 
-    def _is_known_better(self, event: Event) -> bool:
+    def _note_id(self, event: Event, identity: str) -> None:
+        if self._first_of_id.setdefault(digest(event.source, event.id), identity) != identity:
+            self._repeated.add((event.source, event.id))
+
+    def _is_known_better(self, event: Event, identity: str) -> bool:
         """True where the event lacks the sequencer with which it came in another line; that line's event stays."""
-        version = event.unsequenced
-        if version == event.identity:
+        if not event.unsequenced:
+            return False
+        version = digest(*event.unsequenced)
+        if version == identity:
             return version in self._sequenced
-        if version:
-            self._sequenced.add(version)
-            self.duplicates += self._events.pop(version, None) is not None
+        self._sequenced.add(version)
+        self.duplicates += self._entries.pop(version, None) is not None
         return False
 
 
 class _Index:
     """Finds events by what a manifest's line says of them."""
 
-    def __init__(self, events: dict[Identity, Event]) -> None:
-        self._by_identity: dict[str, tuple[Identity]] = {}
-        self._by_version: dict[tuple[str, ...], list[tuple[Identity, str]]] = defaultdict(list)
-        self._by_blob: dict[str, list[tuple[Identity, str]]] = defaultdict(list)
-        for identity, event in events.items():
-            entry = Listed.of(event)
-            self._by_identity[entry.identity] = (identity,)
-            if entry.version:
-                self._by_version[entry.version].append((identity, entry.sequencer))
+    def __init__(self, entries: dict[str, Entry]) -> None:
+        self._entries = entries
+        self._by_version: dict[str, list[str]] = defaultdict(list)
+        self._by_blob: dict[str, list[str]] = defaultdict(list)
+        for identity, entry in entries.items():
+            version = read_listed(entry.line).version
+            if version:
+                self._by_version[version].append(identity)
             if entry.sequencer:
-                self._by_blob[entry.blob].append((identity, entry.sequencer))
+                self._by_blob[entry.blob].append(identity)
 
-    def repeats_of(self, entry: Listed) -> list[Identity]:
+    def repeats_of(self, entry: Listed) -> list[str]:
         """The same event; where it or the entry lacks the sequencer, the same version of the blob by its etag."""
         versions = self._by_version.get(entry.version, ())
-        same_version = (identity for identity, sequencer in versions if not (sequencer and entry.sequencer))
-        return [*self._by_identity.get(entry.identity, ()), *same_version]
+        return [entry.identity, *(one for one in versions if not (entry.sequencer and self._sequencer(one)))]
 
-    def older_than(self, entry: Listed) -> list[Identity]:
+    def older_than(self, entry: Listed) -> list[str]:
         """Earlier versions of the same blob."""
-        return [identity for identity, sequencer in self._by_blob.get(entry.blob, ()) if sequencer < entry.sequencer]
+        return [one for one in self._by_blob.get(entry.blob, ()) if self._sequencer(one) < entry.sequencer]
+
+    def _sequencer(self, identity: str) -> str:
+        standing = self._entries.get(identity)
+        return standing.sequencer if standing else ""
 
 
 def _since(time: datetime | None, arrived: datetime) -> datetime:
@@ -165,14 +167,3 @@ def _since(time: datetime | None, arrived: datetime) -> datetime:
     if time is None or not -CLOCK_SKEW <= arrived - time <= OLDEST_BELIEVED:
         time = earlier(arrived, REDELIVERY)
     return earlier(time, CLOCK_SKEW)
-
-
-def _order(event: Event) -> tuple[str, ...]:
-    """Oldest first; the rest only makes the order total among events of different identity."""
-    return (format_time(event.time) if event.time else "", event.subject, event.id, *event.identity)
-
-
-def _precedes(event: Event, other: Event) -> bool:
-    """A total order also among events of one identity, so that no result hangs on which line came first."""
-    mine, its = _order(event), _order(other)
-    return mine < its or (mine == its and compact_json(event.to_json()) < compact_json(other.to_json()))

@@ -89,6 +89,36 @@ class Header:
         )
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """One line of a manifest before it is written. Entries sort as they are listed: oldest first, then by their lines.
+
+    Folding a window holds one for each of its events; an event itself takes several times the memory.
+
+    Attributes:
+        time: of the event, as `values.format_time` writes it; "" where it has none.
+        line: what `entry` says, as JSON with its newline.
+        blob: digest of the blob, whatever version of it; "" for an event about none.
+        sequencer: the blob's version, as storage counts; "" where the event has none.
+    """
+
+    time: str
+    line: bytes
+    blob: str
+    sequencer: str
+
+    @staticmethod
+    def of(event: Event) -> Entry:
+        """What a manifest lists of an event."""
+        blob = event.blob
+        return Entry(
+            time=_time_text(event.time) or "",
+            line=compact_json(entry(event)).encode("ascii") + b"\n",
+            blob=blob_digest(blob) if blob else "",
+            sequencer=blob.sequencer if blob else "",
+        )
+
+
 def entry(event: Event) -> JsonObject:
     """One line of a manifest: what it takes to fetch exactly this blob, and to find the event again."""
     blob = event.blob
@@ -113,7 +143,7 @@ def blob_digest(blob: Blob) -> str:
 
 def build(
     dispatch_id: str,
-    events: list[Event],
+    entries: list[Entry],
     *,
     sealed: datetime,
     lines: int,
@@ -122,16 +152,16 @@ def build(
     repeated_ids: int,
     reach: datetime | None,
 ) -> tuple[bytes, Header]:
-    """The manifest's bytes and its header, for events in the order in which they shall be listed."""
-    body = b"".join(compact_json(entry(event)).encode("ascii") + b"\n" for event in events)
-    times = [event.time for event in events if event.time is not None]
+    """The manifest's bytes and its header, for entries in the order in which they shall be listed."""
+    body = b"".join(entry.line for entry in entries)
+    times = [entry.time for entry in entries if entry.time]
     return body, Header(
         dispatch_id=dispatch_id,
         sha256=hashlib.sha256(body).hexdigest(),
-        count=len(events),
+        count=len(entries),
         size=len(body),
-        first_event=min(times, default=None),
-        last_event=max(times, default=None),
+        first_event=parse_time(min(times)) if times else None,
+        last_event=parse_time(max(times)) if times else None,
         sealed=sealed,
         lines=lines,
         duplicates=duplicates,
@@ -149,20 +179,20 @@ class Listed:
         identity: digest of the event's identity.
         blob: digest of the blob, whatever version of it.
         sequencer: the blob's version, as storage counts.
-        version: what happened (the event's type), to which blob, and the etag that it had then; () without an etag.
+        version: digest of what happened (the event's type), to which blob, and the etag that it had then.
     """
 
     identity: str
     blob: str
     sequencer: str
-    version: tuple[str, ...]
+    version: str
 
     @staticmethod
     def of(event: Event) -> Listed:
         """What a manifest's line says of an event, before there is a manifest."""
         blob = event.blob
         if blob is None:
-            return Listed(identity_digest(event), "", "", ())
+            return Listed(identity_digest(event), "", "", "")
         name = blob_digest(blob)
         return Listed(identity_digest(event), name, blob.sequencer, _version(event.type, name, blob.etag))
 
@@ -175,8 +205,8 @@ def read_listed(line: bytes) -> Listed:
     return Listed(kept["identity"], blob, kept["sequencer"] or "", version)
 
 
-def _version(event_type: str, blob: str, etag: str) -> tuple[str, ...]:
-    return (event_type, blob, etag) if blob and etag else ()
+def _version(event_type: str, blob: str, etag: str) -> str:
+    return digest(event_type, blob, etag) if blob and etag else ""
 
 
 def _time_text(moment: datetime | None) -> str | None:

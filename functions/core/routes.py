@@ -47,6 +47,11 @@ class Where:
     topic: tuple[str, ...] = ()
 
 
+MOST_BYTES = 256 * 1024 * 1024
+"""A window's size where its route names none: about 300,000 events. To close them takes 0.7 GB (bench/large_window.py)
+of the 2 GB that the template gives an instance; a window that no instance can close would never be dispatched."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settle:
     """When a window is complete: `quiet` without a new event, at the latest `max_wait` old or `max_bytes` large.
@@ -57,7 +62,7 @@ class Settle:
 
     quiet: timedelta
     max_wait: timedelta
-    max_bytes: int | None = None
+    max_bytes: int = MOST_BYTES
     marker: str = ""
 
 

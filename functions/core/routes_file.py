@@ -14,6 +14,7 @@ import yaml
 from functions.core.routes import (
     KEY_FIELDS,
     LARGEST_BUDGET,
+    MOST_BYTES,
     Budget,
     Hold,
     Route,
@@ -218,7 +219,7 @@ class _Reader:
         settle = Settle(
             quiet=quiet,
             max_wait=fields.take("max_wait", _duration, max(quiet, timedelta(minutes=15))),
-            max_bytes=fields.take("max_bytes", _size, None),
+            max_bytes=fields.take("max_bytes", _size, MOST_BYTES),
             marker=fields.take("marker", _short, ""),
         )
         if settle.max_wait < settle.quiet:
@@ -335,7 +336,7 @@ def _duration(node: yaml.Node, key: str) -> timedelta:
     return duration
 
 
-def _size(node: yaml.Node, key: str) -> int | None:
+def _size(node: yaml.Node, key: str) -> int:
     match = _SIZE.fullmatch(_text(node, key))
     if match is None:
         raise ValueError(f"'{key}' is '{node.value}'; write bytes, or a number with KB or MB")

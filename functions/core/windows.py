@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 
 from functions.core.events import Event, UnreadableEvent, parse
-from functions.core.routes import Hold, Route, Settle
+from functions.core.routes import MOST_BYTES, Hold, Route, Settle
 from functions.core.values import JsonObject, compact_json, digest, format_time, parse_time
 
 LINE_VERSION = 1
@@ -217,7 +217,7 @@ class Rule:
             settle=Settle(
                 quiet=timedelta(seconds=kept["quiet"]),
                 max_wait=timedelta(seconds=kept["max_wait"]),
-                max_bytes=kept["max_bytes"],
+                max_bytes=MOST_BYTES if kept["max_bytes"] is None else kept["max_bytes"],
                 marker=kept["marker"],
             ),
             hold=None if kept["hold"] is None else Hold(timedelta(seconds=kept["hold"])),
@@ -253,7 +253,7 @@ def settled(settle: Settle, state: WindowState, *, marker_seen: bool) -> Wait | 
     if state.size == 0:
         return Wait(EMPTY_WINDOW_CHECK, "nothing stands in it yet")
     quiet = min(settle.quiet, MARKER_QUIET) if marker_seen else settle.quiet
-    if settle.max_bytes is not None and state.size >= settle.max_bytes:
+    if state.size >= settle.max_bytes:
         return None
     quiet_left = quiet - (state.now - state.touched)
     wait_left = settle.max_wait - (state.now - state.opened)

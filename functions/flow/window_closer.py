@@ -15,7 +15,7 @@ from functools import partial
 
 from functions.core import manifest
 from functions.core.dispatch import Dispatch, ManifestRef, State
-from functions.core.events import Event, UnreadableEvent
+from functions.core.events import Event, UnreadableEvent, identity_digest
 from functions.core.fold import Fold
 from functions.core.manifest import Header, Listed, read_listed
 from functions.core.payload import trim_data, trim_subject
@@ -150,12 +150,10 @@ class WindowCloser:
         sealed, rule = await self._seal(head, last)
         dispatch_id = head.dispatch_id(number)
         header = await self.store.manifest_header(dispatch_id)
-        events: list[Event] = []
         if header is None:
             fold = await self._fold(head, last, sealed, rule)
-            events = fold.events()
-            header = await self._write_manifest(head, fold, events, sealed)
-        first = await self._first_listed(dispatch_id, events, last) if header.count else None
+            header = await self._write_manifest(head, fold, sealed)
+        first = await self._first_listed(dispatch_id, last) if header.count else None
         await self._insert(head, rule, header, first)
         return await self._mark_finished(head)
 
@@ -183,31 +181,34 @@ class WindowCloser:
         return Rule.of(route, head.key).to_text() if route is not None and route.settle is not None else ""
 
     async def _fold(self, head: Head, last: Segment, sealed: datetime, rule: Rule) -> Fold:
-        fold = Fold()
+        fold, keys = Fold(sealed), {OVERFLOW_KEY}
+        async for line in self._lines(last):
+            fold.add(line)
+            if head.key == OVERFLOW_KEY and rule.template is not None:
+                keys.add(key_by(rule.template, line.event))
+        if fold.since is not None:
+            for other in await self._heads_with_duplicates(head, keys):
+                if other is not head and other.unfinished:
+                    await self._agree(head, other, fold)
+                async for dispatch_id in self._manifests_since(other, fold.since, before=head.unfinished, of=head):
+                    fold.drop([read_listed(listed) async for listed in self.store.read_manifest(dispatch_id)])
+        return fold
+
+    async def _lines(self, last: Segment) -> AsyncIterator[Line]:
+        """The lines of a sealed window; what this version cannot read is kept elsewhere."""
         for number in range(last.segment + 1):
             async for raw in self.store.read_segment(last.sibling(number)):
                 try:
-                    fold.add(Line.from_bytes(raw))
+                    yield Line.from_bytes(raw)
                 except UnreadableEvent as error:
                     await self._keep_unreadable(last.sibling(number), raw, str(error))
-        since = fold.earliest_sealed(sealed)
-        if since is not None:
-            for other in await self._heads_with_duplicates(head, fold, rule):
-                if other is not head and other.unfinished:
-                    await self._agree(head, other, fold)
-                async for dispatch_id in self._manifests_since(other, since, before=head.unfinished, of=head):
-                    fold.drop([read_listed(line) async for line in self.store.read_manifest(dispatch_id)])
-        return fold
 
-    async def _heads_with_duplicates(self, head: Head, fold: Fold, rule: Rule) -> list[Head]:
+    async def _heads_with_duplicates(self, head: Head, keys: set[str]) -> list[Head]:
         """The heads under which an event of this window may stand already.
 
         Its own; and since an event may overflow once and settle under its own key when it comes again, the overflow's
-        for every other key, and those of its events' own keys for the overflow.
+        for every other key, and those of its events' own `keys` for the overflow.
         """
-        keys = {OVERFLOW_KEY}
-        if head.key == OVERFLOW_KEY and rule.template is not None:
-            keys = {key_by(rule.template, event) for event in fold.events()}
         others = [await self.store.read_head(head.route, digest(head.route, key)) for key in sorted(keys - {head.key})]
         return [head, *(other for other in others if other is not None)]
 
@@ -243,38 +244,37 @@ class WindowCloser:
             if header.count:
                 yield dispatch_id
 
-    async def _first_listed(self, dispatch_id: str, folded: list[Event], last: Segment) -> Event | None:
-        """The event that the manifest lists first: of those just folded, unless another instance wrote it."""
+    async def _first_listed(self, dispatch_id: str, last: Segment) -> Event | None:
+        """The event that the manifest lists first. Nearly always it is among the first lines of the window."""
         listed = read_listed(await anext(self.store.read_manifest(dispatch_id)))
-        if folded and Listed.of(folded[0]).identity == listed.identity:
-            return folded[0]
         for number in range(last.segment + 1):
             async for raw in self.store.read_segment(last.sibling(number)):
                 with suppress(UnreadableEvent):  # the fold keeps it
                     event = Line.from_bytes(raw).event
-                    if Listed.of(event).identity == listed.identity:
+                    if identity_digest(event) == listed.identity:
                         return event
         return None
 
     async def _keep_unreadable(self, segment: Segment, raw: bytes, reason: str) -> None:
-        """A line that this version cannot read is kept as a dead letter rather than lost."""
+        """As a dead letter, rather than lost."""
         line = raw.decode("utf-8", "replace")
         name = f"windows/{digest(segment.name, line)}.json"
         await self.store.write_dead_letter(name, {"schema": 1, "reason": reason, "window": segment.name, "raw": line})
 
-    async def _write_manifest(self, head: Head, fold: Fold, events: list[Event], sealed: datetime) -> Header:
+    async def _write_manifest(self, head: Head, fold: Fold, sealed: datetime) -> Header:
         repeated = fold.repeated_ids
         if repeated:
             _log.warning("ids that stand for several events, all of them listed: %a", repeated[:_IDS_TOLD])
+        entries = fold.entries()
         body, header = manifest.build(
             head.dispatch_id(head.unfinished),
-            events,
+            entries,
             sealed=sealed,
             lines=fold.lines,
             duplicates=fold.duplicates,
             superseded=fold.superseded,
             repeated_ids=len(repeated),
-            reach=fold.reach(sealed, await self.store.manifest_header(head.dispatch_id(head.unfinished - 1))),
+            reach=fold.reach(await self.store.manifest_header(head.dispatch_id(head.unfinished - 1))),
         )
         return await self.store.write_manifest(header, body)
 

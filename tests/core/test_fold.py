@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from functions.core.events import Event, parse
 from functions.core.fold import CLOCK_SKEW, OLDEST_BELIEVED, REDELIVERY, Fold
-from functions.core.manifest import Header, Listed, build, entry, read_listed
+from functions.core.manifest import Entry, Header, Listed, build, read_listed
 from functions.core.rescan import StoredBlob
 from functions.core.windows import Line
 
@@ -49,17 +48,28 @@ def an_event(path: str = "d/a.csv", **changes: object) -> Event:
     return parse(blob_event(path, **changes))
 
 
-def folded(found: list[Event], received: datetime = NOW) -> Fold:
-    """A fold over these events."""
-    fold = Fold()
+def folded(found: list[Event], received: datetime = NOW, sealed: datetime = NOW) -> Fold:
+    """A fold over these events, of a window that was sealed then."""
+    fold = Fold(sealed)
     for event in found:
         fold.add(Line(event, received))
     return fold
 
 
+def entries(*found: Event) -> list[Entry]:
+    """What a manifest lists of these events, in this order."""
+    return [Entry.of(event) for event in found]
+
+
+def events_of(fold: Fold, found: list[Event]) -> list[Event]:
+    """Those of `found` that the fold keeps, as its manifest lists them."""
+    by_line = {Entry.of(event).line: event for event in found}
+    return [by_line[entry.line] for entry in fold.entries()]
+
+
 def listed(*found: Event) -> list[Listed]:
     """The lines of a manifest of these events, as they are read back."""
-    return [read_listed(json.dumps(entry(event)).encode()) for event in found]
+    return [read_listed(entry.line) for entry in entries(*found)]
 
 
 def made_up(event: Event) -> Event:
@@ -91,23 +101,23 @@ class TestWithin:
     def test_order_of_the_lines_means_nothing(self, both: tuple[list[Event], list[Event]]) -> None:
         """Appends of several instances interleave in any order; the manifest is the same."""
         one, other = folded(both[0]), folded(both[1])
-        assert one.events() == other.events()
+        assert one.entries() == other.entries()
         assert (one.lines, one.duplicates, one.superseded) == (other.lines, other.duplicates, other.superseded)
         assert one.repeated_ids == other.repeated_ids
-        assert one.earliest_sealed(NOW) == other.earliest_sealed(NOW)
+        assert one.since == other.since
 
     @given(st.lists(events, max_size=8))
     def test_every_line_is_accounted_for(self, found: list[Event]) -> None:
         """Each line is listed, a duplicate, or replaced by a newer one; asked again, the fold says the same."""
         fold = folded(found)
-        kept = fold.events()
+        kept = fold.entries()
         assert len(kept) + fold.duplicates + fold.superseded == fold.lines == len(found)
-        assert fold.events() == kept
+        assert fold.entries() == kept
 
     @given(st.lists(events, max_size=8))
     def test_no_event_is_kept_twice_and_none_is_lost(self, found: list[Event]) -> None:
         """Whoever knew its sequencer and whoever knew its etag only: kept once, or the blob's last operation is."""
-        kept = folded(found).events()
+        kept = events_of(folded(found), found)
         for number, event in enumerate(kept):
             assert not any(is_same(event, other) for other in kept[number + 1 :])
         for event in found:
@@ -121,27 +131,27 @@ class TestWithin:
         """Of a blob's versions the last one, in whatever order they came."""
         versions = [an_event(sequencer=number, eTag=f"0x{number}") for number in ("02", "03", "01")]
         fold = folded([*versions, an_event("d/b.csv")])
-        assert fold.events() == [versions[1], an_event("d/b.csv")]
+        assert fold.entries() == entries(versions[1], an_event("d/b.csv"))
         assert fold.superseded == 2
 
     def test_oldest_is_listed_first(self) -> None:
         """In the order of their times; those without a time come before all."""
         late, early = an_event("d/a", eventTime="2026-11-20T11:00:00Z"), an_event("d/b", eventTime="2026-11-20T10:00Z")
         timeless = an_event("d/c", eventTime=None)
-        assert folded([late, timeless, early]).events() == [timeless, early, late]
+        assert folded([late, timeless, early]).entries() == entries(timeless, early, late)
 
     @given(st.permutations([1, 2, 3]))
     def test_content_decides_between_deliveries_that_differ_in_nothing_else(self, sizes: list[int]) -> None:
         """Of one event in two forms the same one is listed, whichever came first."""
         fold = folded([an_event(contentLength=size) for size in sizes])
-        assert fold.events() == [an_event(contentLength=1)]
+        assert fold.entries() == entries(an_event(contentLength=1))
 
     def test_empty_fold_looks_nowhere(self) -> None:
         """Nothing kept, nothing to drop."""
-        fold = Fold()
+        fold = Fold(NOW)
         assert (fold.lines, fold.duplicates, fold.superseded) == (0, 0, 0)
-        assert fold.earliest_sealed(NOW) is None
-        assert fold.events() == []
+        assert fold.since is None
+        assert fold.entries() == []
 
 
 class TestMadeUp:
@@ -153,7 +163,7 @@ class TestMadeUp:
         real = an_event(eTag=etag)
         for order in ([real, made_up(real), made_up(real)], [made_up(real), real, made_up(real)]):
             fold = folded(order)
-            assert fold.events() == [real]
+            assert fold.entries() == entries(real)
             assert fold.duplicates == 2
 
     @pytest.mark.parametrize("cloud", [False, True])
@@ -164,7 +174,7 @@ class TestMadeUp:
         for first, second in ((made_up(real), real), (real, made_up(real))):
             fold = folded([second])
             fold.drop(listed(first))
-            assert fold.events() == []
+            assert fold.entries() == []
             assert fold.duplicates == 1
 
     def test_another_version_is_another_event(self) -> None:
@@ -172,7 +182,7 @@ class TestMadeUp:
         real, newer = an_event(), an_event(sequencer="0002", eTag="0x8D2")
         fold = folded([newer])
         fold.drop(listed(made_up(real)))
-        assert fold.events() == [newer]
+        assert fold.entries() == entries(newer)
 
     @pytest.mark.parametrize("changes", [{"path": "d/b.csv"}, {"eventType": "Microsoft.Storage.BlobRenamed"}])
     def test_same_etag_elsewhere_says_nothing(self, changes: dict[str, Any]) -> None:
@@ -180,14 +190,14 @@ class TestMadeUp:
         real, other = an_event(), an_event(**changes)
         fold = folded([other])
         fold.drop(listed(made_up(real)))
-        assert fold.events() == [other]
+        assert fold.entries() == entries(other)
 
     def test_two_sequencers_are_two_events(self) -> None:
         """Where both know the sequencer, the etag is not asked."""
         one, other = an_event(sequencer="01"), an_event(sequencer="02")
         fold = folded([other])
         fold.drop(listed(one))
-        assert fold.events() == [other]
+        assert fold.entries() == entries(other)
 
     def test_deleted_blob_has_no_etag(self) -> None:
         """BlobDeleted is known by its sequencer, and without that by its id; another one of the blob is kept."""
@@ -195,7 +205,7 @@ class TestMadeUp:
         first, again, other = (an_event(id=name, **bare) for name in ("1", "1", "2"))
         fold = folded([again, other])
         fold.drop(listed(first))
-        assert fold.events() == [other]
+        assert fold.entries() == entries(other)
 
     @given(st.lists(events, min_size=1, max_size=8), st.data())
     def test_each_happening_is_dispatched_once_over_all_windows(self, found: list[Event], data: st.DataObject) -> None:
@@ -209,7 +219,7 @@ class TestMadeUp:
                 fold = folded(window)
                 for earlier in reversed(manifests):
                     fold.drop(listed(*earlier))
-                manifests.append(fold.events())
+                manifests.append(events_of(fold, window))
                 assert len(manifests[-1]) + fold.duplicates + fold.superseded == len(window)
                 window = []
         dispatched = [event for manifest in manifests for event in manifest]
@@ -227,7 +237,7 @@ class TestDrop:
         one, other = folded(found), folded(found)
         one.drop(before)
         other.drop([before[number] for number in order if number < len(before)])
-        assert one.events() == other.events()
+        assert one.entries() == other.entries()
 
     @given(st.lists(events, max_size=8))
     def test_listed_events_are_gone(self, found: list[Event]) -> None:
@@ -236,8 +246,8 @@ class TestDrop:
         at_once.drop(listed(*found[::2]))
         for event in found[::2]:
             in_turn.drop(listed(event))
-        kept = at_once.events()
-        assert kept == in_turn.events()
+        kept = events_of(at_once, found)
+        assert kept == events_of(in_turn, found)
         assert not any(is_same(event, other) for event in found[::2] for other in kept)
         assert len(kept) + at_once.duplicates + at_once.superseded == len(found)
 
@@ -247,30 +257,30 @@ class TestDrop:
         old, new = folded([first]), folded([third])
         for fold in (old, new):
             fold.drop(listed(second))
-        assert (old.events(), old.superseded) == ([], 1)
-        assert (new.events(), new.superseded) == ([third], 0)
+        assert (old.entries(), old.superseded) == ([], 1)
+        assert (new.entries(), new.superseded) == (entries(third), 0)
 
     def test_what_else_happened_at_the_same_point_is_no_older_version(self) -> None:
         """Only a lower sequencer is older."""
         renamed = an_event(eventType="Microsoft.Storage.BlobRenamed")
         fold = folded([renamed])
         fold.drop(listed(an_event()))
-        assert fold.events() == [renamed]
+        assert fold.entries() == entries(renamed)
 
     def test_lines_taken_after_a_look_are_looked_at_too(self) -> None:
         """Nothing hangs on when a fold is asked."""
-        fold = Fold()
+        fold = Fold(NOW)
         fold.drop(listed(an_event()))
         fold.add(Line(an_event(), NOW))
         fold.drop(listed(an_event()))
-        assert fold.events() == []
+        assert fold.entries() == []
 
     def test_event_about_no_blob_is_known_by_its_identity(self) -> None:
         """It has neither version nor blob to compare."""
         one, other = any_event({"n": 1}, "s", "1"), any_event({"n": 2}, "s", "1")
         fold = folded([one, other])
         fold.drop(listed(one))
-        assert fold.events() == [other]
+        assert fold.entries() == entries(other)
 
     @given(events)
     def test_manifest_says_of_an_event_what_the_event_says_itself(self, event: Event) -> None:
@@ -286,7 +296,7 @@ class TestRepeatedIds:
         """Every one of the events is listed, and their ids are named."""
         one, other, third = (any_event({"n": number}, "s", "7") for number in (1, 2, 3))
         fold = folded([one, other, third, one, any_event({}, "s", "8")])
-        assert len(fold.events()) == 4
+        assert len(fold.entries()) == 4
         assert fold.repeated_ids == ["7"]
 
     def test_redelivery_and_other_sources_are_no_repetition(self) -> None:
@@ -304,11 +314,12 @@ class TestRepeatedIds:
         assert folded(found).repeated_ids == sorted(one for one, several in identities.items() if len(several) > 1)
 
 
-def sealed_at(moment: datetime, fold: Fold, before: Header | None = None) -> Header:
-    """The header of the manifest that a fold makes at that moment, after `before`."""
+def sealed_at(moment: datetime, found: list[Event], before: Header | None = None, came: datetime = NOW) -> Header:
+    """The header of the manifest of these events, sealed at that moment, after `before`."""
+    fold = folded(found, came, moment)
     _, header = build(
-        "sb-1", fold.events(), sealed=moment, lines=fold.lines, duplicates=0, superseded=0, repeated_ids=0,
-        reach=fold.reach(moment, before),
+        "sb-1", fold.entries(), sealed=moment, lines=fold.lines, duplicates=0, superseded=0, repeated_ids=0,
+        reach=fold.reach(before),
     )  # fmt: skip
     return Header.from_text(header.to_text())
 
@@ -333,25 +344,25 @@ class TestLookingBack:
     def test_by_the_events_own_time_where_that_can_be_believed(self, written: str | None, since: datetime) -> None:
         """That time minus the skew; else a day before it came in, since Event Grid redelivers for no longer."""
         newest = an_event("d/z", eventTime="2026-11-20T12:05:00Z")
-        assert folded([newest, an_event(eventTime=written)]).earliest_sealed(NOW) == since
+        assert folded([newest, an_event(eventTime=written)]).since == since
 
     def test_line_that_came_first_counts(self) -> None:
         """An event that came twice into a window that was long open is looked for from its first coming."""
         event = an_event(eventTime=None)
         fold = folded([event], NOW)
         fold.add(Line(event, NOW - HOUR))
-        assert fold.earliest_sealed(NOW) == NOW - HOUR - DAY - CLOCK_SKEW
+        assert fold.since == NOW - HOUR - DAY - CLOCK_SKEW
 
     def test_nothing_comes_in_after_the_seal(self) -> None:
         """Where intake's clock is ahead, the seal's moment by storage's clock counts."""
-        assert folded([an_event(eventTime=None)], NOW + 9 * DAY).earliest_sealed(NOW) == NOW - DAY - CLOCK_SKEW
+        assert folded([an_event(eventTime=None)], NOW + 9 * DAY).since == NOW - DAY - CLOCK_SKEW
 
     @given(times, times, times)
     def test_no_clock_makes_it_fail_or_read_everything(
         self, written: datetime, received: datetime, sealed: datetime
     ) -> None:
         """Whatever the clocks say, it looks back from when the event came, and at most a month from there."""
-        since = folded([an_event(eventTime=written.isoformat())], received).earliest_sealed(sealed)
+        since = folded([an_event(eventTime=written.isoformat())], received, sealed).since
         assert since is not None
         came = min(received, sealed)
         first = datetime.min.replace(tzinfo=UTC)
@@ -373,14 +384,15 @@ class TestLookingBack:
         """
         event = an_event(eventTime=(NOW + ahead).isoformat())
         moment = NOW + settling
-        headers = [sealed_at(moment, folded([event]))]
+        headers = [sealed_at(moment, [event])]
         again = NOW + late
         for pause, skew in others:
             moment += pause
             if moment <= again:
                 other = an_event("d/other", eventTime=(moment + skew).isoformat())
-                headers.append(sealed_at(moment, folded([other], moment), headers[-1]))
-        since = folded([event], max(again, headers[-1].sealed)).earliest_sealed(max(again, headers[-1].sealed) + MINUTE)
+                headers.append(sealed_at(moment, [other], headers[-1], moment))
+        came = max(again, headers[-1].sealed)
+        since = folded([event], came, came + MINUTE).since
         if again < headers[0].sealed:
             return  # it came into the same window
         assert since is not None
@@ -402,15 +414,15 @@ class TestReach:
     )
     def test_times_ahead_of_the_seal_are_told_within_a_day(self, ahead: timedelta, told: bool) -> None:
         """A time that cannot come to pass while Event Grid still delivers the event need not be told."""
-        header = sealed_at(NOW, folded([an_event(eventTime=(NOW + ahead).isoformat()), an_event(eventTime=None)]))
+        header = sealed_at(NOW, [an_event(eventTime=(NOW + ahead).isoformat()), an_event(eventTime=None)])
         assert header.reach == (NOW + ahead if told else None)
         assert header.reaches(header.reach or NOW)
         assert not header.reaches((header.reach or NOW) + SECOND)
 
     def test_it_is_handed_on_until_it_came_to_pass(self) -> None:
         """Manifests in between tell of it, so that the walk back does not end at them; later ones forget it."""
-        plain = folded([an_event(eventTime=None)])
-        first = sealed_at(NOW, folded([an_event(eventTime=(NOW + HOUR).isoformat())]))
+        plain = [an_event(eventTime=None)]
+        first = sealed_at(NOW, [an_event(eventTime=(NOW + HOUR).isoformat())])
         second = sealed_at(NOW + MINUTE, plain, first)
         third = sealed_at(NOW + HOUR, plain, second)
         assert [header.reach for header in (second, third)] == [NOW + HOUR, None]
@@ -420,4 +432,4 @@ class TestReach:
         """It is listed nowhere, and coming again it must still meet the newer version that is."""
         old = an_event(sequencer="01", eTag="0x1", eventTime=(NOW + HOUR).isoformat())
         new = an_event(sequencer="02", eTag="0x2", eventTime=(NOW - SECOND).isoformat())
-        assert sealed_at(NOW, folded([old, new])).reach == NOW + HOUR
+        assert sealed_at(NOW, [old, new]).reach == NOW + HOUR

@@ -42,7 +42,7 @@ PLAIN = Settle(MINUTE, 15 * MINUTE)
 WORKFLOW_RULE = Rule("train", "digits", "train", "octo/models", PLAIN, None, "train.yml", "main", "{path}")
 WORKFLOW_RULE_TEXT = (
     '{"v":1,"route":"train","key":"digits","workflow_dispatch":{"event_type":"train","workflow":"train.yml",'
-    '"ref":"main"},"repository":"octo/models","template":"{path}","quiet":60.0,"max_wait":900.0,"max_bytes":null,'
+    '"ref":"main"},"repository":"octo/models","template":"{path}","quiet":60.0,"max_wait":900.0,"max_bytes":268435456,'
     '"marker":"","hold":null}'
 )
 

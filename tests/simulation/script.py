@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from functions.core.routes import Budget, Hold, Route, Settle, Where
+from functions.core.routes import MOST_BYTES, Budget, Hold, Route, Settle, Where
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 ACCOUNT = "acme"
@@ -153,7 +153,7 @@ def train(chance: random.Random) -> Route:
         settle=Settle(
             seconds(quiet),
             seconds(quiet * chance.choice((1, 2, 6))),
-            max_bytes=chance.choice((None, None, 900)),
+            max_bytes=chance.choice((MOST_BYTES, MOST_BYTES, 900)),
             marker="_SUCCESS",
         ),
         hold=Hold(seconds(chance.choice((30, 120, 600)))) if chance.random() < 0.3 else None,
