@@ -2,48 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
-from azure.data.tables import TableClient, UpdateMode
+from azure.data.tables import TableClient, TableTransactionError, UpdateMode
 
 from functions.adapters.account import error_code
 from functions.core.dispatch import Dispatch
 from functions.core.windows import Head
 from functions.flow.ports import Conflict
 
-DISPATCHES, WATCHES, BUDGETS, OPEN = "dispatch", "watch", "budget", "open "
-"""Partitions of the ledger's table, and what the row keys of its notes of unfinished rows begin with."""
+DISPATCHES, WATCHES, BUDGETS = "dispatch", "watch", "budget"
+"""Partitions of the ledger's table."""
+
+WINDOW_HEADS = "head"
+"""The partition of the heads' table."""
+
+OPEN = "open "
+"""What the row keys of notes begin with. A note stands beside each row that is not finished, in its partition, so that
+the unfinished ones are found without reading all there ever were; no other row key holds a space."""
 
 _LONGEST_PROPERTY = 30_000  # a table's text property holds 32 K characters
+_REFUSALS = {"EntityAlreadyExists", "UpdateConditionNotSatisfied", "ConditionNotMet", "ResourceNotFound"}
 
 
-def compare_and_set(table: TableClient, entity: dict[str, Any], version: str) -> str:
-    """Insert (version "") or replace the row as it was read; gives its new version."""
+def compare_and_set(
+    table: TableClient, entity: dict[str, Any], version: str, note: dict[str, Any] | None = None, *, noted: bool = False
+) -> str:
+    """Insert (version "") or replace the row as it was read; gives its new version. Raises Conflict.
+
+    Its `note` is written in the same transaction where the row is `noted` from now on, and deleted where it is not.
+    """
+    condition = {"mode": UpdateMode.REPLACE, "etag": version, "match_condition": MatchConditions.IfNotModified}
+    operations: list[Any] = [("update", entity, condition) if version else ("create", entity)]
+    if note is not None and noted:
+        operations.append(("upsert", note, {"mode": UpdateMode.REPLACE}))
+    elif note is not None and version:
+        operations.append(("delete", note))
     try:
-        if version:
-            result = table.update_entity(
-                entity, mode=UpdateMode.REPLACE, etag=version, match_condition=MatchConditions.IfNotModified
-            )
-        else:
-            result = table.create_entity(entity)
-    except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError) as error:
-        if error_code(error) == "TableNotFound":
+        return str(table.submit_transaction(operations)[0]["etag"])
+    except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError, TableTransactionError) as error:
+        code = error_code(error)
+        if code == "ResourceNotFound" and getattr(error, "index", 0) == 1:
+            return compare_and_set(table, entity, version)  # the row had no note
+        if code not in _REFUSALS:
             raise
         raise Conflict(f"row {entity['PartitionKey']}/{entity['RowKey']}") from error
-    return str(result["etag"])
+
+
+def unfinished(table: TableClient, partition: str, prefix: str = "") -> Iterator[Any]:
+    """The notes of a partition, or those whose names begin with `prefix`."""
+    first = f"{OPEN}{prefix}"
+    names = {"partition": partition, "first": first, "last": f"{first}~"}
+    return iter(
+        table.query_entities("PartitionKey eq @partition and RowKey ge @first and RowKey lt @last", parameters=names)
+    )
 
 
 def head_entity(head: Head) -> dict[str, Any]:
     """The row of a head."""
-    return {
-        "PartitionKey": head.route,
-        "RowKey": head.key_digest,
-        "open": head.is_open,
-        "unfinished": bool(head.unfinished),
-        "head": head.to_text(),
-    }
+    return {"PartitionKey": WINDOW_HEADS, "RowKey": head.key_digest, "head": head.to_text()}
+
+
+def head_note(head: Head) -> dict[str, Any]:
+    """The note that a head has an open or an unfinished window; it says the same as the row."""
+    return {**head_entity(head), "RowKey": f"{OPEN}{head.route} {head.key_digest}"}
 
 
 def head_of(entity: Any) -> Head:
@@ -73,7 +98,7 @@ def dispatch_entity(dispatch: Dispatch) -> dict[str, Any]:
     }
 
 
-def open_entity(dispatch_id: str) -> dict[str, Any]:
+def dispatch_note(dispatch_id: str) -> dict[str, Any]:
     """The note that a dispatch is unfinished."""
     return {"PartitionKey": DISPATCHES, "RowKey": f"{OPEN}{dispatch_id}"}
 

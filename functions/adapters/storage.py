@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -18,7 +19,7 @@ from azure.core.exceptions import (
     ResourceModifiedError,
     ResourceNotFoundError,
 )
-from azure.data.tables import TableClient, TableTransactionError, UpdateMode
+from azure.data.tables import TableClient, UpdateMode
 from azure.storage.blob import ContainerClient
 from azure.storage.queue import TextBase64EncodePolicy
 
@@ -40,12 +41,15 @@ from functions.adapters.rows import (
     DISPATCHES,
     OPEN,
     WATCHES,
+    WINDOW_HEADS,
     compare_and_set,
     dispatch_entity,
+    dispatch_note,
     head_entity,
+    head_note,
     head_of,
-    open_entity,
     text_of,
+    unfinished,
     watch_key,
 )
 from functions.adapters.threads import in_thread, iterate_in_thread
@@ -71,13 +75,13 @@ class AzureStore:
         self._heads: TableClient = storage.tables.get_table_client(HEADS)
         self._ledger: TableClient = storage.tables.get_table_client(LEDGER)
 
-    # Heads: partition key the route, row key the digest of the key.
+    # Heads: the row key is the digest of route and key; beside each that is open or unfinished stands a note.
 
     @in_thread
     @translated
     def read_head(self, route: str, key_digest: str) -> Head | None:
         try:
-            return head_of(self._heads.get_entity(route, key_digest))
+            return head_of(self._heads.get_entity(WINDOW_HEADS, key_digest))
         except ResourceNotFoundError as error:
             if error_code(error) == "TableNotFound":
                 raise
@@ -86,20 +90,20 @@ class AzureStore:
     @in_thread
     @translated
     def write_head(self, head: Head) -> Head:
-        return replace(head, version=compare_and_set(self._heads, head_entity(head), head.version))
+        noted = head.is_open or bool(head.unfinished)
+        version = compare_and_set(self._heads, head_entity(head), head.version, head_note(head), noted=noted)
+        return replace(head, version=version)
 
     @in_thread
     @translated
     def count_open(self, route: str, limit: int) -> int:
-        found = self._heads.query_entities(
-            "PartitionKey eq @route and open eq true", parameters={"route": route}, select=["RowKey"]
-        )
-        return sum(1 for _ in zip(range(limit), found, strict=False))
+        found = (note for note in unfinished(self._heads, WINDOW_HEADS, f"{route} ") if head_of(note).is_open)
+        return sum(1 for _ in islice(found, limit))
 
     @in_thread
     @translated
     def heads_to_look_at(self) -> list[Head]:
-        return [head_of(entity) for entity in self._heads.query_entities("open eq true or unfinished eq true")]
+        return [replace(head_of(note), version="") for note in unfinished(self._heads, WINDOW_HEADS)]
 
     # Windows: append blobs.
 
@@ -205,15 +209,10 @@ class AzureStore:
     @in_thread
     @translated
     def insert_dispatch(self, dispatch: Dispatch) -> bool:
-        operations: list[Any] = [("create", dispatch_entity(dispatch))]
-        if not dispatch.is_final:
-            operations.append(("upsert", open_entity(dispatch.id)))
         try:
-            self._ledger.submit_transaction(operations)
-        except (ResourceExistsError, TableTransactionError) as error:
-            if error_code(error) == "EntityAlreadyExists":
-                return False
-            raise
+            self._write_row(replace(dispatch, version=""))
+        except Conflict:
+            return False
         return True
 
     @in_thread
@@ -225,31 +224,20 @@ class AzureStore:
     @in_thread
     @translated
     def replace_dispatch(self, dispatch: Dispatch) -> Dispatch:
-        condition = {
-            "mode": UpdateMode.REPLACE,
-            "etag": dispatch.version,
-            "match_condition": MatchConditions.IfNotModified,
-        }
-        operations: list[Any] = [("update", dispatch_entity(dispatch), condition)]
-        operations.append(
-            ("delete", open_entity(dispatch.id)) if dispatch.is_final else ("upsert", open_entity(dispatch.id))
-        )
-        try:
-            results = self._ledger.submit_transaction(operations)
-        except (ResourceModifiedError, ResourceNotFoundError, TableTransactionError) as error:
-            if error_code(error) in {"UpdateConditionNotSatisfied", "ConditionNotMet", "ResourceNotFound"}:
-                raise Conflict(f"dispatch {dispatch.id}") from error
-            raise
-        return replace(dispatch, version=str(results[0]["etag"]))
+        return replace(dispatch, version=self._write_row(dispatch))
 
     @in_thread
     @translated
     def unfinished_dispatches(self) -> list[Dispatch]:
-        notes = self._ledger.query_entities(
-            f"PartitionKey eq '{DISPATCHES}' and RowKey ge '{OPEN}' and RowKey lt '{OPEN}~'", select=["RowKey"]
-        )
+        notes = unfinished(self._ledger, DISPATCHES)
         rows = [self._read_row(note["RowKey"].removeprefix(OPEN)) for note in notes]
         return [row for row in readable(row for row in rows if row is not None) if not row.is_final]
+
+    def _write_row(self, dispatch: Dispatch) -> str:
+        note = dispatch_note(dispatch.id)
+        return compare_and_set(
+            self._ledger, dispatch_entity(dispatch), dispatch.version, note, noted=not dispatch.is_final
+        )
 
     def _read_row(self, dispatch_id: str) -> tuple[str, str] | None:
         try:

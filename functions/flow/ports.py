@@ -66,7 +66,7 @@ class Store(Protocol):
         """How many keys of the route have an open window, counted up to `limit`."""
 
     async def heads_to_look_at(self) -> list[Head]:
-        """All heads that have an open or an unfinished window."""
+        """All heads that have an open or an unfinished window, without versions: read one anew before changing it."""
 
     async def append(self, segment: Segment, block: bytes) -> Append:
         """Append one block (at most `windows.LARGEST_APPEND` bytes)."""

@@ -72,7 +72,7 @@ class MemoryStore:
         return min(limit, sum(head.is_open for head in self.heads.values() if head.route == route))
 
     async def heads_to_look_at(self) -> list[Head]:
-        return [head for head in self.heads.values() if head.is_open or head.unfinished]
+        return [replace(head, version="") for head in self.heads.values() if head.is_open or head.unfinished]
 
     async def append(self, segment: Segment, block: bytes) -> Append:
         if not 0 < len(block) <= LARGEST_APPEND:

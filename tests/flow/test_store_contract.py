@@ -145,7 +145,41 @@ class TestHeads:
         assert await store.count_open(route, 1) == 1
         assert await store.count_open(f"{route}x", 100) == 0
         mine = [head for head in await store.heads_to_look_at() if head.route == route]
-        assert sorted(mine, key=lambda head: head.key) == [moved, *opened[1:]]
+        assert sorted(mine, key=lambda head: head.key) == [replace(one, version="") for one in (moved, *opened[1:])]
+
+    async def test_what_is_finished_is_looked_at_no_more(self, store: Store, head: Head) -> None:
+        """From opening to finishing, also where the next window was opened meanwhile, and over many windows."""
+
+        async def looked_at() -> list[Head]:
+            return [one for one in await store.heads_to_look_at() if one.route == head.route]
+
+        current = await store.write_head(head)
+        for _ in range(2):
+            assert await looked_at() == []
+            current = await store.write_head(current.opened("token"))
+            current = await store.write_head(current.next_segment())
+            current = await store.write_head(current.next_window())
+            current = await store.write_head(current.opened("token"))
+            assert await looked_at() == [replace(current, version="")]
+            current = await store.write_head(current.finished())
+            assert await looked_at() == [replace(current, version="")]
+            current = await store.write_head(current.next_window())
+            assert await store.count_open(head.route, 9) == 0
+            assert await looked_at() == [replace(current, version="")]
+            current = await store.write_head(current.finished())
+        assert await looked_at() == []
+
+    async def test_routes_whose_names_begin_alike_are_counted_apart(self, store: Store, route: str) -> None:
+        """One may be the beginning of another."""
+        for name in (route, f"{route}-2", f"{route}2"):
+            head = await store.write_head(Head(name, "key", "e"))
+            await store.write_head(head.opened("token"))
+        assert [await store.count_open(name, 9) for name in (route, f"{route}-2", f"{route}2", route[:-1])] == [
+            1,
+            1,
+            1,
+            0,
+        ]
 
 
 class TestWindows:
