@@ -1,4 +1,4 @@
-"""Fixtures of the local tests: an account for the operators' commands, and the server that `signalbox doctor` asks."""
+"""Fixtures of the local tests: what operators' commands, `signalbox doctor` and Event Grid are held against."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from doctor_scenes import DOCUMENTS, GOOD, WORKFLOW, Api
+from eventgrid_scenes import function  # noqa: F401 - a fixture for the modules about Event Grid
 from operator_account import account, signalbox  # noqa: F401 - fixtures for all modules here
 
 

@@ -1,205 +1,41 @@
-"""Event Grid on one machine: publishing, delivery, retry, dead letters, and what a kill leaves."""
+"""Event Grid on one machine: publishing, delivery, and what a kill leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
-import re
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError
 from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridEvent, EventGridPublisherClient
-from azure.storage.blob import ContainerClient
 from azure.storage.queue import QueueClient
+from eventgrid_scenes import (
+    NO_STORAGE,
+    PARAMETERS,
+    PROJECT,
+    TEMPLATE,
+    Function,
+    custom,
+    event,
+    eventually,
+    from_template,
+    running,
+)
 from hypothesis import given, strategies as st
 
-from local.arm.template import Template, load
-from local.azurite import connection_string
 from local.eventgrid.delivery import CONCURRENCY, batches
-from local.eventgrid.filters import EventFilter
-from local.eventgrid.retry import (
-    ATTEMPTS_EXCEEDED,
-    NOT_REACHED,
-    SCHEDULE_SECONDS,
-    TIMED_OUT,
-    UNDELIVERABLE,
-    Answer,
-    Limits,
-    Verdict,
-    after_delivery,
-)
-from local.eventgrid.server import EventGrid
-from local.eventgrid.store import Delivery, DeliveryStore
-from local.eventgrid.subscriptions import FunctionDestination, QueueDestination, Subscription, subscriptions
+from local.eventgrid.store import Delivery
+from local.eventgrid.subscriptions import FunctionDestination, QueueDestination
 from local.sockets import free_port
-
-PROJECT = Path(__file__).resolve().parents[2]
-TEMPLATE = PROJECT / "infra/deploy_event_grid.json"
-PARAMETERS = PROJECT / "infra/params.deploy_event_grid.json"
-NO_STORAGE = connection_string(1, 1, 1)
-
-
-def custom(**changes: Any) -> Subscription:
-    """A subscription on the custom topic that wants everything."""
-    plain = Subscription(
-        name="custom",
-        topic="signalbox",
-        source="/custom",
-        filter=EventFilter(),
-        destination=FunctionDestination("intake"),
-        limits=Limits(),
-        dead_letter_container=None,
-    )
-    return replace(plain, **changes)
-
-
-def event(number: int = 0, **changes: Any) -> dict[str, Any]:
-    """An event of the Event Grid schema."""
-    plain = {
-        "id": f"id-{number}",
-        "subject": f"/s/{number}",
-        "eventType": "Test.Event",
-        "eventTime": "2026-11-20T12:00:00Z",
-        "data": {"number": number, "text": "größe"},
-        "dataVersion": "1",
-    }
-    return {**plain, **changes}
-
-
-class Function:
-    """A function app's webhook: keeps what it is sent and answers as `answers` says, 202 where that is used up."""
-
-    def __init__(self) -> None:
-        self.validated: list[str] = []
-        self.deliveries: list[tuple[dict[str, str], Any]] = []
-        self.answers: list[int] = []
-        self.seconds = 0.0
-        self.most_at_once = 0
-        self._now = 0
-        app = web.Application(client_max_size=1 << 24)
-        app.router.add_post("/runtime/webhooks/eventgrid", self._post)
-        self.server = TestServer(app)
-
-    @property
-    def url(self) -> str:
-        """Address of the function app."""
-        return str(self.server.make_url("/"))
-
-    @property
-    def numbers(self) -> list[int]:
-        """The numbers of all events delivered, in order of arrival."""
-        bodies = (body if isinstance(body, list) else [body] for _, body in self.deliveries)
-        return [one["data"]["number"] for body in bodies for one in body]
-
-    async def _post(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        assert request.query["functionName"] == "intake"
-        if request.headers["aeg-event-type"] == "SubscriptionValidation":
-            self.validated.append(request.headers["aeg-subscription-name"])
-            return web.json_response({"validationResponse": body[0]["data"]["validationCode"]})
-        self._now += 1
-        self.most_at_once = max(self.most_at_once, self._now)
-        self.deliveries.append((dict(request.headers), body))
-        await asyncio.sleep(self.seconds)
-        self._now -= 1
-        return web.Response(status=self.answers.pop(0) if self.answers else 202)
-
-
-async def eventually(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> None:
-    """Wait for a condition; fail where it does not come true."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = condition()
-            if found is True or (not isinstance(found, bool) and await found):
-                return
-            await asyncio.sleep(0.01)
-
-
-class Grid:
-    """A running engine."""
-
-    def __init__(self, server: TestServer) -> None:
-        self._server = server
-
-    def topic(self, name: str = "signalbox") -> str:
-        """Address to which a topic's events are published."""
-        return str(self._server.make_url(f"/{name}/api/events"))
-
-    async def publish(self, body: Any, topic: str = "signalbox", **headers: str) -> tuple[int, str]:
-        """Post a body; gives status and text of the answer."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", **headers}
-        address = self.topic(topic)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(address, data=io.BytesIO(data), headers=headers) as answer,
-        ):
-            return answer.status, await answer.text()
-
-    async def report(self) -> dict[str, Any]:
-        """What became of the events."""
-        async with aiohttp.ClientSession() as session, session.get(self._server.make_url("/deliveries")) as answer:
-            found: dict[str, Any] = await answer.json()
-            return found
-
-    async def settled(self) -> dict[str, Any]:
-        """The report, once nothing is pending any more."""
-
-        async def nothing_pending() -> bool:
-            return (await self.report())["pending"] == 0
-
-        await eventually(nothing_pending)
-        return await self.report()
-
-
-@asynccontextmanager
-async def running(
-    folder: Path,
-    functions: str,
-    *wanted: Subscription,
-    storage: str = NO_STORAGE,
-    schedule: tuple[float, ...] = (0.05,),
-) -> AsyncIterator[Grid]:
-    """An engine in this process, with a schedule that does not make tests wait."""
-    store = DeliveryStore(folder / "eventgrid.sqlite")
-    server = TestServer(EventGrid(wanted, store, functions, storage, schedule).application())
-    await server.start_server()
-    try:
-        yield Grid(server)
-    finally:
-        await server.close()
-        store.close()
-
-
-@pytest.fixture
-async def function() -> AsyncIterator[Function]:
-    """A function app that listens."""
-    one = Function()
-    await one.server.start_server()
-    yield one
-    await one.server.close()
-
-
-def from_template(**parameters: Any) -> list[Subscription]:
-    """The template's own subscriptions."""
-    given = load(PARAMETERS)
-    given["parameters"] |= {name: {"value": value} for name, value in parameters.items()}
-    return subscriptions(Template(load(TEMPLATE), given))
 
 
 async def test_delivery(tmp_path: Path, function: Function) -> None:
@@ -293,105 +129,6 @@ async def test_refused_addresses_and_sizes(tmp_path: Path, function: Function) -
         assert (status, "signalbox" in text) == (404, True)
         status, _ = await grid.publish([event(data={"text": "x" * (1 << 20)})])
         assert status == 413
-
-
-async def test_retry(tmp_path: Path, function: Function) -> None:
-    """A failing delivery is tried again, and counted in its header, until it succeeds."""
-    function.answers = [500, 503, 404, 302]
-    async with running(tmp_path, function.url, custom()) as grid:
-        await grid.publish([event(1)])
-        report = await grid.settled()
-    assert [headers["aeg-delivery-count"] for headers, _ in function.deliveries] == ["0", "1", "2", "3", "4"]
-    assert (report["delivered"], report["dead_lettered"]) == (1, 0)
-
-
-async def test_documented_wait(tmp_path: Path, function: Function) -> None:
-    """With the documented schedule a failed event is kept and not tried again at once, while others pass."""
-    function.answers = [500]
-    async with running(tmp_path, function.url, custom(), schedule=SCHEDULE_SECONDS) as grid:
-        await grid.publish([event(1)])
-        await eventually(lambda: function.numbers == [1])
-        await grid.publish([event(2)])
-        await eventually(lambda: function.numbers == [1, 2])
-        assert (await grid.report())["pending"] >= 1
-    assert function.numbers == [1, 2]
-
-
-async def blobs(connection: str, container: str) -> dict[str, Any]:
-    """Names and contents of a container's blobs."""
-
-    def read() -> dict[str, Any]:
-        with ContainerClient.from_connection_string(connection, container) as client:
-            return {name: json.loads(client.download_blob(name).readall()) for name in client.list_blob_names()}
-
-    return await asyncio.to_thread(read)
-
-
-async def test_dead_letter(tmp_path: Path, function: Function, azurite: str) -> None:
-    """An event answered 400 is not tried again; it stands in the container, in the documented place and form."""
-    container = f"letters-{uuid.uuid4().hex[:8]}"
-    function.answers = [400]
-    async with running(tmp_path, function.url, custom(dead_letter_container=container), storage=azurite) as grid:
-        await grid.publish([event(7)])
-        report = await grid.settled()
-        assert (report["delivered"], report["dead_lettered"]) == (0, 1)
-        ((name, letters),) = (await blobs(azurite, container)).items()
-    assert re.fullmatch(r"CUSTOM/\d{4}/[1-9]\d?/[1-9]\d?/(\d|1\d|2[0-3])/[0-9a-f-]{36}\.json", name)
-    (letter,) = letters
-    assert letter.items() >= event(7).items()
-    assert (letter["deadLetterReason"], letter["lastDeliveryOutcome"]) == (UNDELIVERABLE, "BadRequest")
-    assert letter["deliveryAttempts"] == 1
-    assert letter["publishTime"] <= letter["lastDeliveryAttemptTime"]
-    assert len(function.deliveries) == 1
-
-
-async def test_attempts_used_up(tmp_path: Path, function: Function, azurite: str) -> None:
-    """The template's maxDeliveryAttempts bounds the attempts; a CloudEvent's letter has lower-case fields."""
-    container = f"letters-{uuid.uuid4().hex[:8]}"
-    _, _, wanted = from_template(maxDeliveryAttempts=3, deadLetterContainer=container)
-    function.answers = [500] * 10
-    cloud = {"specversion": "1.0", "id": "1", "type": "t", "source": "s", "data": {"number": 1}}
-    async with running(tmp_path, function.url, wanted, storage=azurite) as grid:
-        await grid.publish(cloud)
-        await grid.settled()
-        ((letter,),) = (await blobs(azurite, container)).values()
-    assert len(function.deliveries) == 3
-    assert (letter["deadletterreason"], letter["deliveryattempts"]) == (ATTEMPTS_EXCEEDED, 3)
-
-
-async def test_expired(tmp_path: Path, function: Function, azurite: str) -> None:
-    """An event past its time to live is not delivered any more, but becomes a dead letter."""
-    container = f"letters-{uuid.uuid4().hex[:8]}"
-    wanted = custom(dead_letter_container=container, limits=Limits(time_to_live_minutes=0))
-    async with running(tmp_path, function.url, wanted, storage=azurite) as grid:
-        await grid.publish([event(1)])
-        report = await grid.settled()
-        ((letter,),) = (await blobs(azurite, container)).values()
-    assert (report["dead_lettered"], function.deliveries) == (1, [])
-    assert letter["deadLetterReason"] == "TimeToLiveExceeded"
-
-
-async def test_dead_letters_wait_for_storage(tmp_path: Path, function: Function, azurite: str) -> None:
-    """Dead letters whose storage is away are kept, and written after a restart with storage back."""
-    container = f"letters-{uuid.uuid4().hex[:8]}"
-    wanted = custom(dead_letter_container=container)
-    function.answers = [413] * 5
-    async with running(tmp_path, function.url, wanted) as grid:
-        await grid.publish([event(1)])
-        await eventually(lambda: len(function.answers) < 5)
-        assert (await grid.report())["pending"] == 1
-    async with running(tmp_path, function.url, wanted, storage=azurite) as grid:
-        assert (await grid.settled())["dead_lettered"] == 1
-        ((letter,),) = (await blobs(azurite, container)).values()
-    assert letter["id"] == "id-1"
-
-
-async def test_no_dead_letter_target(tmp_path: Path, function: Function) -> None:
-    """Without a dead-letter target an undeliverable event is dropped, as on Azure, and counted."""
-    function.answers = [401]
-    async with running(tmp_path, function.url, custom()) as grid:
-        await grid.publish([event(1)])
-        assert (await grid.settled())["dropped"] == 1
 
 
 async def test_batches_are_delivered(tmp_path: Path, function: Function) -> None:
@@ -518,27 +255,6 @@ def test_bad_template(tmp_path: Path, content: str | None, message: str) -> None
     assert message in ended.stderr
     assert str(template) in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-@given(st.integers(1, 29), st.floats(0, 1), st.sampled_from([Answer.of(500), Answer.of(404), TIMED_OUT, NOT_REACHED]))
-def test_schedule(attempts: int, jitter: float, answer: Answer) -> None:
-    """A failed delivery waits at least as long as documented, at most a tenth longer, and never past its time."""
-    then = after_delivery(answer, Limits(), attempts=attempts, published=0.0, now=1000.0, jitter=jitter)
-    wait = SCHEDULE_SECONDS[min(attempts, len(SCHEDULE_SECONDS)) - 1]
-    assert then.verdict is Verdict.RETRY
-    assert min(1000 + wait, 86400) <= then.due <= min(1000 + 1.1 * wait, 86400) + 1e-6
-
-
-@given(st.integers(100, 599), st.integers(1, 40))
-def test_verdicts(status: int, attempts: int) -> None:
-    """Only 200 to 204 deliver; 400, 401, 403 and 413 are never retried; the last attempt ends the rest."""
-    then = after_delivery(Answer.of(status), Limits(), attempts=attempts, published=0.0, now=0.0, jitter=0.0)
-    if 200 <= status <= 204:
-        assert then.verdict is Verdict.DELIVERED
-    elif status in (400, 401, 403, 413):
-        assert (then.verdict, then.reason) == (Verdict.DEAD, UNDELIVERABLE)
-    else:
-        assert then.verdict is (Verdict.DEAD if attempts >= 30 else Verdict.RETRY)
 
 
 deliveries = st.lists(st.tuples(st.text(max_size=30), st.booleans()), max_size=30).map(
