@@ -14,7 +14,7 @@ from azure.core.credentials import TokenCredential
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.data.tables import TableServiceClient
-from azure.storage.blob import BlobServiceClient
+from azure.storage.blob import BlobServiceClient, ContainerClient
 from azure.storage.queue import QueueServiceClient
 from requests import Session
 from requests.adapters import HTTPAdapter
@@ -75,6 +75,19 @@ def error_code(error: AzureError) -> str:
     """The service's error code; tables and blobs keep it in different places."""
     code = getattr(error, "error_code", None) or getattr(getattr(error, "model", None), "code", None)
     return str(getattr(code, "value", code) or "")
+
+
+def pieces(container: ContainerClient, name: str) -> Iterator[bytes]:
+    """The content of a blob as it stands now, 1 MiB at most at once.
+
+    Each piece is a download of its own: where the SDK itself goes on to a second request, it demands that nobody has
+    appended to the blob since the first.
+    """
+    blob = container.get_blob_client(name)
+    size = blob.get_blob_properties().size
+    for start in range(0, size, _RANGE):
+        piece: bytes = blob.download_blob(offset=start, length=min(_RANGE, size - start), max_concurrency=1).readall()
+        yield piece
 
 
 class StateStorage:

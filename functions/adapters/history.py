@@ -11,7 +11,7 @@ from typing import Any
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient
 
-from functions.adapters.account import LEDGER, MANIFESTS, WINDOWS, StateStorage, error_code, translation
+from functions.adapters.account import LEDGER, MANIFESTS, WINDOWS, StateStorage, error_code, pieces, translation
 from functions.adapters.rows import DISPATCHES, text_of
 from functions.core.dispatch import Dispatch, State, readable
 from functions.core.windows import Segment
@@ -69,7 +69,7 @@ class History:
 def _lines(container: ContainerClient, name: str) -> list[bytes]:
     with translation(f"read {name}"):
         try:
-            content: bytes = container.download_blob(name, max_concurrency=1).readall()
+            content = b"".join(pieces(container, name))
         except ResourceNotFoundError as error:
             if error_code(error) == "ContainerNotFound":
                 raise

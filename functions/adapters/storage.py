@@ -33,6 +33,7 @@ from functions.adapters.account import (
     WORK_QUEUE,
     StateStorage,
     error_code,
+    pieces,
     translated,
     translation,
 )
@@ -342,7 +343,7 @@ def _lines(container: ContainerClient, name: str) -> Iterator[list[bytes]]:
     """The blob's lines, in chunks of at most 1 MiB as they come."""
     rest = b""
     with translation(f"read {name}"):
-        for chunk in container.get_blob_client(name).download_blob(max_concurrency=1).chunks():
+        for chunk in pieces(container, name):
             *whole, rest = (rest + chunk).split(b"\n")
             yield [line + b"\n" for line in whole]
     if rest:

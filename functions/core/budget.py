@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from functions.core.routes import LARGEST_BUDGET, Budget
 from functions.core.values import compact_json, format_time, parse_time
+
+STANDS_FOR = timedelta(minutes=1)
+"""A slot stands at least for so long: its message comes some seconds late. Were it given up with a shorter span, those
+that wait would come too late for it, ask for another one behind all others, and never go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,16 @@ class Spending:
 def claim(spending: Spending, budget: Budget, dispatch_id: str, now: datetime) -> tuple[Spending, datetime]:
     """The spending with a slot for this dispatch, and the moment from which it may go (`now` or later).
 
-    Whoever claims again gets the same slot, until that is older than the budget's span. Where more claims wait than the
-    row can hold, the spending comes back as it was, with the moment at which to claim again.
+    Whoever claims again gets the same slot, until that is older than the budget's span and STANDS_FOR. Where more
+    claims wait than the row can hold, the spending comes back as it was, with the moment at which to claim again.
     """
-    kept = [(name, moment) for name, moment in spending.slots if now - moment < budget.per]
+    stands_for = max(budget.per, STANDS_FOR)
+    kept = [(name, moment) for name, moment in spending.slots if now - moment < stands_for]
     for name, moment in kept:
         if name == dispatch_id:
             return spending, max(moment, now)
     if len(kept) >= LARGEST_BUDGET:
-        return spending, kept[0][1] + budget.per
+        return spending, kept[0][1] + stands_for
     turn = now
     if len(kept) >= budget.dispatches:
         turn = max(now, kept[-budget.dispatches][1] + budget.per)

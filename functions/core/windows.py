@@ -27,6 +27,8 @@ LARGEST_APPEND = 4 * 1024 * 1024
 MARKER_QUIET = timedelta(seconds=10)
 EMPTY_WINDOW_CHECK = timedelta(minutes=15)
 HOLD_CHECK = timedelta(seconds=15)
+SIZE_CHECK = timedelta(minutes=1)
+"""Only a look tells how large a window is, so that an open one is looked at so often, however long its quiet time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,7 @@ class Wait:
 
 
 def settled(settle: Settle, state: WindowState, *, marker_seen: bool) -> Wait | None:
-    """None once the window is complete, else how long to wait before it can be."""
+    """None once the window is complete, else how long to wait before the next look."""
     if state.size == 0:
         return Wait(EMPTY_WINDOW_CHECK, "nothing stands in it yet")
     quiet = min(settle.quiet, MARKER_QUIET) if marker_seen else settle.quiet
@@ -258,7 +260,7 @@ def settled(settle: Settle, state: WindowState, *, marker_seen: bool) -> Wait | 
     quiet_left = quiet - (state.now - state.touched)
     wait_left = settle.max_wait - (state.now - state.opened)
     left = min(quiet_left, wait_left)
-    return Wait(left, "events still come in") if left > timedelta() else None
+    return Wait(min(left, SIZE_CHECK), "events still come in") if left > timedelta() else None
 
 
 def held(hold: Hold | None, last_created: datetime | None, now: datetime) -> Wait | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ KEPT_FOR = timedelta(days=7)
 """A window stays for so long beside its manifest, for whoever has to find out how the one became the other."""
 
 _PAUSE = timedelta(minutes=1)
+
+_TAKES_IN_FOR = timedelta(minutes=3)
+"""How long one run takes events in; less than a message that failed stays hidden, so that a run meets none twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +44,22 @@ class Housekeeper:
                 _log.warning("put back: %s", again)
                 await self.queue.send(again, _PAUSE)
             await self.queue.drop_poison(message)
-        for message in await self.queue.take_poison("events"):
-            await self._take_in(message)
+        # All of them, and together: one burst shall stay one window, and the host lets its poison expire after a week.
+        until = self.clock.now() + _TAKES_IN_FOR
+        while self.clock.now() < until and (messages := await self.queue.take_poison("events")):
+            await asyncio.gather(*(self._take_in(message) for message in messages))
 
     async def _take_in(self, message: PoisonMessage) -> None:
         body = body_of(message.text)
-        if message.deliveries > MOST_TAKES:
-            reason = f"a message of the events queue that failed {MOST_TAKES} times more after the host gave it up"
-            await self.intake.give_up(body, reason)
-        else:
-            try:
+        try:
+            if message.deliveries > MOST_TAKES:
+                reason = f"a message of the events queue that failed {MOST_TAKES} times more after the host gave it up"
+                await self.intake.give_up(body, reason)
+            else:
                 await self.intake.take_message(body)
-            except Exception:  # it stays in the queue, and one bad message does not keep the others from being taken in
-                _log.exception("a message of the events queue's poison cannot be taken in")
-                return
-        await self.queue.drop_poison(message)
+            await self.queue.drop_poison(message)
+        except Exception:  # it stays in the queue, and one bad message does not keep the others from being taken in
+            _log.exception("a message of the events queue's poison cannot be taken in")
 
     async def sweep(self) -> None:
         """Delete the blobs of windows whose dispatch is final and a week old. Manifests stay.

@@ -1,4 +1,8 @@
-"""Own retries of storage calls: bounded, so that Event Grid's 30 seconds are never outlasted."""
+"""Own retries of storage calls: bounded, so that Event Grid's 30 seconds are not outlasted by one of them.
+
+An event that several routes take, or that waits for an append that fails, may take several times as long; Event Grid
+then delivers it again meanwhile, which is a duplicate like any.
+"""
 
 from __future__ import annotations
 

@@ -74,8 +74,11 @@ class WindowCloser:
             return
         following = self.chance.token()
         await self.queue.send(alarm(current, following), wait.delay)
-        with suppress(Conflict):  # somebody else set an alarm, or closed the window
-            await self.store.write_head(current.rearmed(following))
+        while current is not None and current.alarm == token:  # else somebody else set an alarm, or closed the window
+            try:
+                current = await self.store.write_head(current.rearmed(following))
+            except Conflict:  # also where a segment was added, or the window before finished: no alarm would be left
+                current = await self.store.read_head(route, digest(route, key))
 
     async def look(self, route: str, key: str) -> Wait | None:
         """Finish what is unfinished, and close the open window if it is settled; else gives how long it has to wait."""
@@ -221,6 +224,8 @@ class WindowCloser:
         if head.key == OVERFLOW_KEY:
             await self._finish(other)
             return
+        if await self.store.manifest_header(other.dispatch_id(other.unfinished)) is not None:
+            return  # what it lists counts, which is not all that stands there: another version may not read every line
         last = Segment(other.route, other.key_digest, other.unfinished, other.last_segment)
         for number in range(last.segment + 1):
             segment = last.sibling(number)
@@ -297,6 +302,8 @@ class WindowCloser:
         )
         if not header.count:
             reason = f"all {header.lines} lines repeat what an earlier dispatch carried"
+            if not header.lines:
+                reason = "none of its lines could be read: they are among the dead letters"
             dispatch = replace(dispatch, state=State.EMPTY, reason=reason)
         inserted = await self.store.insert_dispatch(dispatch)
         _log.info(

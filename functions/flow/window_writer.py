@@ -11,7 +11,7 @@ from functools import partial
 
 from functions.core.routes import OVERFLOW_KEY, Route
 from functions.core.values import digest
-from functions.core.windows import Head, Rule, alarm, split_appends
+from functions.core.windows import SIZE_CHECK, Head, Rule, alarm, split_appends
 from functions.flow.patience import patiently
 from functions.flow.ports import Append, Chance, Clock, Conflict, Queue, StorageUnavailable, Store
 
@@ -33,6 +33,7 @@ class WindowWriter:
         self._store, self._queue, self._clock, self._chance = store, queue, clock, chance
         self._heads: dict[str, Head] = {}
         self._groups: dict[str, _Group] = {}
+        self._openings: dict[str, _Openings] = {}
 
     async def append(self, route: Route, key: str, line: bytes) -> Head:
         """Returns the head under which the line was taken once it is durable. Raises StorageUnavailable.
@@ -70,7 +71,7 @@ class WindowWriter:
         try:
             return await self._write_to(route, key, block)
         except _TooManyKeys:
-            return await self._write_to(route, OVERFLOW_KEY, block)
+            return await self.append(route, OVERFLOW_KEY, block)  # shared: a burst of odd names comes here all at once
 
     async def _write_to(self, route: Route, key: str, block: bytes) -> Head:
         key_digest = digest(route.name, key)
@@ -103,21 +104,43 @@ class WindowWriter:
             head = Head(route.name, key, epoch=self._chance.token())
         rule = Rule.of(route, key)
         if not head.is_open:
-            await self._admit(route, key)
-            token = self._chance.token()
-            await self._queue.send(alarm(head, token), rule.settle.quiet)
             try:
-                head = await self._store.write_head(head.opened(token))
+                head = await self._note_open(route, head, rule)
             except Conflict:
                 return await self._open(route, key, missing)
         await self._store.create_segment(head.current, rule.to_text())
         return head
 
-    async def _admit(self, route: Route, key: str) -> None:
-        if key == OVERFLOW_KEY:
-            return
-        if await self._store.count_open(route.name, route.max_open_keys) < route.max_open_keys:
-            return
+    async def _note_open(self, route: Route, head: Head, rule: Rule) -> Head:
+        if head.key == OVERFLOW_KEY:
+            return await self._write_opened(head, rule)
+        openings = self._openings.setdefault(route.name, _Openings())
+        await self._admit(route, head.key, openings)
+        openings.begun += 1
+        try:
+            return await self._write_opened(head, rule)
+        finally:
+            openings.ended += 1
+
+    async def _write_opened(self, head: Head, rule: Rule) -> Head:
+        token = self._chance.token()
+        await self._queue.send(alarm(head, token), min(rule.settle.quiet, SIZE_CHECK))
+        return await self._store.write_head(head.opened(token))
+
+    async def _admit(self, route: Route, key: str, openings: _Openings) -> None:
+        """Raises _TooManyKeys where the route may open no further window.
+
+        A burst brings many keys at once: those that this process is about to open count as open, or all of them would
+        pass before storage has the first.
+        """
+        while True:
+            ended = openings.ended
+            count = await self._store.count_open(route.name, route.max_open_keys)
+            if count + openings.begun - ended < route.max_open_keys:
+                return
+            if count + openings.begun - openings.ended >= route.max_open_keys:
+                break
+            # What was opened while storage counted may have been counted twice: only another count can tell.
         head = await self._store.read_head(route.name, digest(route.name, key))
         if head is None or not head.is_open:  # else another instance has just opened this very key
             raise _TooManyKeys
@@ -140,6 +163,14 @@ class WindowWriter:
         if len(self._heads) >= _MOST_KNOWN_HEADS:
             self._heads.clear()
         self._heads[head.key_digest] = head
+
+
+@dataclass(slots=True)
+class _Openings:
+    """Windows of a route that this process set out to open, and how many of those attempts are over."""
+
+    begun: int = 0
+    ended: int = 0
 
 
 @dataclass(slots=True)

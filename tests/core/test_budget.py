@@ -46,6 +46,18 @@ def test_never_more_than_the_budget_in_any_span(dispatches: int, pauses: list[ti
     assert all(later - earlier >= HOUR for earlier, later in zip(found, found[dispatches:], strict=False))
 
 
+@given(st.integers(1, 3), st.integers(1, 20))
+def test_whoever_comes_late_goes_all_the_same(dispatches: int, late: int) -> None:
+    """Messages come seconds after their turn: however short the span, all that wait go, each when it comes."""
+    budget, spending = Budget(dispatches, timedelta(seconds=1)), Spending("r")
+    for number in range(10):
+        spending, _ = claim(spending, budget, f"sb-{number}", NOW)
+    for number, (name, turn) in enumerate(spending.slots):
+        moment = max(turn, NOW) + timedelta(seconds=late)
+        spending, again = claim(spending, budget, name, moment)
+        assert again == moment, number
+
+
 def test_a_claim_is_kept() -> None:
     """Asking again, early or at the turn, is the same slot; once it is older than the span, it is a new one."""
     budget = Budget(1, HOUR)

@@ -85,6 +85,35 @@ class TestEventsPoison:
         assert not world.queue.events_poison
         assert [row.event_count for row in world.ledger()] == [2]
 
+    async def test_a_burst_that_was_given_up_is_still_one_burst(self) -> None:
+        """One run of the timer takes all of it in: it is one dispatch, and none waits until the queue drops it."""
+        world = World([TRAIN])
+        world.queue.events_poison += [in_queue(world, event) for event in burst(world, 200)]
+        await world.start().app.housekeeper.take_up_poison()
+        assert not world.queue.events_poison
+        await world.finish()
+        assert [row.event_count for row in world.ledger()] == [200]
+
+    async def test_a_run_ends_before_what_failed_in_it_comes_again(self) -> None:
+        """Storage that hangs holds up one batch, not the timer for good."""
+        world = World([TRAIN])
+        world.queue.events_poison += [in_queue(world, event) for event in burst(world, 100)]
+        world.slow = {"append": MINUTE}
+        world.plan = lambda call: Fault.FAIL_BEFORE if call.method == "append" else None
+        await world.start().app.housekeeper.take_up_poison()
+        assert {message.deliveries for message in world.queue.events_poison} <= {0, 1}
+
+    async def test_a_dead_letter_that_cannot_be_written_stops_nothing(self) -> None:
+        """It is given up by the next run, and the others are taken in by this one."""
+        world = World([TRAIN])
+        given_up = in_queue(world, b"no JSON")
+        given_up.deliveries = MOST_TAKES
+        world.queue.events_poison += [given_up, in_queue(world, burst(world, 1))]
+        world.plan = lambda call: Fault.FAIL_BEFORE if call.method == "write_dead_letter" else None
+        await world.start().app.housekeeper.take_up_poison()
+        assert world.queue.events_poison == [given_up]
+        assert any(head.is_open for head in world.store.heads.values())
+
     @pytest.mark.parametrize(
         ("body", "kept"),
         [

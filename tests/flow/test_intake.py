@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from functions.core.dispatch import State
 from functions.core.events import UnreadableEvent
 from functions.core.routes import Where
 from functions.core.windows import Line
@@ -214,6 +215,16 @@ async def test_an_unreadable_line_is_a_dead_letter(world: World) -> None:
     assert letter["raw"] == '{"v": 99}\n'
     with pytest.raises(UnreadableEvent, match=r"version 99"):
         Line.from_bytes(letter["raw"].encode())
+
+
+async def test_a_window_of_unreadable_lines_says_where_they_are(world: World) -> None:
+    """Its dispatch is empty, but not because its events were carried already."""
+    await world.deliver(upload(world, "digits/1.csv"))
+    (blob,) = world.store.segments.values()
+    blob.blocks[:] = [b'{"v": 99}\n']
+    await world.finish()
+    (row,) = world.ledger()
+    assert (row.state, row.reason) == (State.EMPTY, "none of its lines could be read: they are among the dead letters")
 
 
 async def test_an_outsiders_text_stays_on_its_line_of_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -198,6 +198,19 @@ class TestWindows:
             assert await store.append(head.current, block) is Append.DONE
         assert await taken(store.read_segment(head.current)) == [b"a\n", b"b\n", large, b"c\n"]
 
+    async def test_read_while_it_grows(self, store: Store, head: Head) -> None:
+        """What stood there when the reading began comes whole, whatever is appended meanwhile."""
+        await store.create_segment(head.current, RULE)
+        block = b"x" * (LARGEST_APPEND // 4 - 1) + b"\n"
+        for _ in range(4):
+            await store.append(head.current, block)
+        lines = store.read_segment(head.current)
+        read = [await anext(lines)]
+        await store.append(head.current, b"late\n")
+        read += await taken(lines)
+        assert read[:4] == [block] * 4
+        assert read[4:] in ([], [b"late\n"])
+
     async def test_state(self, store: Store, head: Head) -> None:
         """Times and the Date are the service's, in whole seconds; the rule is the text it was created with."""
         await store.create_segment(head.current, RULE)

@@ -9,7 +9,9 @@ from datetime import timedelta
 import pytest
 
 from functions.core.dispatch import State
-from functions.core.routes import OVERFLOW_KEY
+from functions.core.routes import OVERFLOW_KEY, Settle
+from functions.core.windows import Head
+from functions.flow.ports import StorageUnavailable
 
 from .scenes import HELD, HOUR, MINUTE, SECOND, TRAIN, burst, upload
 from .simulation import Call, Died, Fault, World, on
@@ -65,6 +67,18 @@ async def test_max_bytes_closes_at_the_next_look() -> None:
     await world.deliver(*burst(world, 10))
     await world.run_for(6 * MINUTE)
     assert [row.event_count for row in world.ledger()] == [10]
+
+
+async def test_max_bytes_bounds_a_window_of_a_long_burst() -> None:
+    """It is looked at often enough that it cannot outgrow the app's memory until its quiet time or the timer comes."""
+    settle = Settle(quiet=10 * MINUTE, max_wait=HOUR, max_bytes=2_000)
+    world = World([replace(TRAIN, settle=settle)])
+    for event in burst(world, 200):
+        await world.deliver(event)
+        await world.run_for(SECOND)
+    await world.finish()
+    assert sum(row.event_count for row in world.ledger()) == 200
+    assert max(row.event_count for row in world.ledger()) <= 62  # a minute's at most, and one on either side
 
 
 async def test_a_marker_shortens_the_wait(world: World) -> None:
@@ -177,6 +191,26 @@ async def test_full_segments_are_followed_by_others(world: World) -> None:
     assert all(blob.sealed for blob in world.store.segments.values())
 
 
+async def test_a_segment_that_is_added_while_the_alarm_is_set_anew(world: World) -> None:
+    """The head moves between the look and the next alarm: the window still has one, and need not wait for the timer."""
+    world.store.most_blocks = 1
+    await world.deliver(upload(world, "digits/1.csv"))
+    await world.run_for(30 * SECOND)
+    closer, writer = world.start(), world.start()
+    await world.deliver(upload(world, "digits/2.csv"), by=writer)
+    added: list[asyncio.Future[object]] = []
+
+    def plan(call: Call) -> object:
+        if call.instance == closer.number and call.method == "write_head" and not added:
+            added.append(asyncio.ensure_future(world.deliver(upload(world, "digits/3.csv"), by=writer)))
+            return added[0]
+        return None
+
+    world.plan = plan  # type: ignore[assignment]
+    await world.run_for(3 * MINUTE, closer)
+    assert [row.event_count for row in world.ledger()] == [3]
+
+
 async def test_a_late_writer_with_a_stale_head(world: World) -> None:
     """An instance that still knows the sealed window finds the next one; nothing is lost or listed twice."""
     late = world.start()
@@ -234,6 +268,56 @@ async def test_too_many_keys_share_the_overflow(world: World) -> None:
     await world.deliver(upload(world, "folder-7/2.csv"))
     await world.finish()
     assert world.ledger()[-1].key == "folder-7"
+
+
+async def test_a_burst_of_new_keys_cannot_pass_the_limit_at_once() -> None:
+    """All of them count the open windows before the first one is open; still no more than permitted are opened."""
+    world = World([replace(TRAIN, max_open_keys=3)])
+    instance = world.start()
+    events = [upload(world, f"folder-{number}/1.csv") for number in range(50)]
+    await asyncio.gather(*(instance.app.intake.take_value(event) for event in events))
+    await world.finish(instance)
+    assert sorted(row.event_count for row in world.ledger()) == [1, 1, 1, 47]
+    assert {row.event_count for row in world.ledger() if row.key == OVERFLOW_KEY} == {47}
+    assert sum(call.method == "append" for call in world.calls) <= 3 + 5
+
+
+async def test_a_window_opened_while_another_is_counted_takes_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage counts it, and so does the process that was about to open it: it is no reason to refuse a second."""
+    world = World([replace(TRAIN, max_open_keys=2)])
+    instance = world.start()
+    first = asyncio.ensure_future(instance.app.intake.take_value(upload(world, "a/1.csv")))
+    write_head, count_open = world.store.write_head, world.store.count_open
+    writing, counted = asyncio.Event(), asyncio.Event()
+
+    async def write_late(head: Head) -> Head:
+        writing.set()
+        await counted.wait()
+        return await write_head(head)
+
+    async def count_after_the_first(route: str, limit: int) -> int:
+        if writing.is_set() and not counted.is_set():
+            counted.set()
+            await first
+        return await count_open(route, limit)
+
+    monkeypatch.setattr(world.store, "write_head", write_late)
+    monkeypatch.setattr(world.store, "count_open", count_after_the_first)
+    await writing.wait()
+    await instance.app.intake.take_value(upload(world, "b/1.csv"))
+    assert {head.key for head in world.store.heads.values()} == {"a", "b"}
+
+
+async def test_a_window_that_could_not_be_opened_takes_no_place() -> None:
+    """Storage failed while a window was opened: the next key is not refused for it."""
+    world = World([replace(TRAIN, max_open_keys=1)])
+    instance = world.start()
+    world.plan = lambda call: Fault.FAIL_BEFORE if call.method == "write_head" else None
+    with pytest.raises(StorageUnavailable):
+        await instance.app.intake.take_value(upload(world, "a/1.csv"))
+    world.plan = lambda _: None
+    await instance.app.intake.take_value(upload(world, "b/1.csv"))
+    assert {head.key for head in world.store.heads.values()} == {"b"}
 
 
 async def test_an_overflowed_event_does_not_come_back_under_its_key() -> None:
@@ -441,3 +525,30 @@ async def test_a_window_is_finished_as_its_manifest_stands() -> None:
     (row,) = (row for row in world.ledger() if row.key == "b")
     assert (row.event_count, row.subject, row.source) == (1, event["subject"], event["eventType"])
     assert row.data == event["data"]
+
+
+async def test_a_key_does_not_give_way_to_what_the_overflows_manifest_left_out() -> None:
+    """An older version of the app closed the overflow and could not read a newer upload of a blob there.
+
+    That is a dead letter, and replaces nothing: the upload that stands under the key itself is dispatched.
+    """
+    world = World([replace(TRAIN, max_open_keys=1)])
+    await world.deliver(upload(world, "a/1.csv"), upload(world, "b/1.csv", "02"))
+    heads = dict(world.store.heads)
+    world.store.heads.update({name: replace(head, is_open=False) for name, head in heads.items()})  # room for one key
+    await world.deliver(upload(world, "b/1.csv", "01"))
+    world.store.heads.update(heads)
+    (overflow,) = (head for head in heads.values() if head.key == OVERFLOW_KEY)
+    blob = world.store.segments[overflow.current.name]
+    blob.blocks[0] = blob.blocks[0].replace(b'{"v":1,', b'{"v":99,')
+    world.pass_time(16 * MINUTE)
+    world.plan = on("insert_dispatch", Fault.CRASH_BEFORE)
+    older = world.start()
+    with pytest.raises(Died):
+        await older.run(older.app.closer.look("train", OVERFLOW_KEY))
+    assert len(world.store.dead_letters) == 1
+    blob.blocks[0] = blob.blocks[0].replace(b'{"v":99,', b'{"v":1,')
+    world.plan = lambda _: None
+    await world.start().app.closer.look("train", "b")
+    await world.finish()
+    assert world.listed() == {("a/1.csv", "01"): 1, ("b/1.csv", "01"): 1}
