@@ -26,7 +26,7 @@ class Application:
     def __init__(self, environment: Mapping[str, str]) -> None:
         """`environment` holds the app settings."""
         self._settings = read_settings(environment)
-        self._routes = load_routes(self._settings.routes.read_text(encoding="utf-8"), self._settings.routes.name)
+        self._routes = load_routes(self._settings.routes.read_bytes(), self._settings.routes.name)
         self._orchestrator: Orchestrator | None = None
         self._opening = asyncio.Lock()
 

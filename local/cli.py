@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from functions.core.routes import Route
@@ -28,6 +29,18 @@ from local.upload import EXAMPLES, UploadError, from_example, from_files, upload
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives its exit status. Foreseeable faults end in one sentence on stderr and status 1."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of blobs hold what a pipe's encoding may lack
+    status = _run(options)
+    try:
+        print(end="", flush=True)
+    except OSError as error:  # a reader such as `head` went away, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        status = status or _fail(error)
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options))
     except (RoutesError, SettingsError, ConfigError, UploadError, CommandError) as error:
@@ -41,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE  # as of any command whose reader has seen enough
     print(f"signalbox: {error}", file=sys.stderr)
     return 1
 
@@ -85,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     letters.set_defaults(run=dead_letters.run)
 
     again = commands.add_parser("replay", help="take dead letters in again and send parked dispatches again")
-    again.add_argument("--id", nargs="+", default=[], metavar="ID", help="just these letters, events or dispatches")
+    again.add_argument(
+        "--id", nargs="+", action="extend", default=[], metavar="ID", help="just these letters, events or dispatches"
+    )
     again.add_argument("--route", metavar="NAME", help="just what this route takes, or has parked")
     again.add_argument(
         "--since", type=moment, metavar="T", help="not older; 2026-11-20T10:00:00Z, or a span such as 2h"
@@ -132,8 +149,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _routes() -> tuple[Route, ...]:
-    path = Path(os.environ.get(ROUTES) or PROJECT / "routes.yml")
-    return load_routes(path.read_text(encoding="utf-8"), str(path))
+    path = PROJECT / (os.environ.get(ROUTES) or "routes.yml")
+    return load_routes(path.read_bytes(), str(path))
 
 
 def _upload(options: argparse.Namespace) -> int:

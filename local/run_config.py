@@ -134,7 +134,7 @@ class RunConfig:
         if not self.names_github or not self.has_credentials:
             given |= {**dict.fromkeys(settings.CREDENTIALS, ""), settings.PAT_TOKEN: self.token}
         if routes := given.get(settings.ROUTES):
-            given[settings.ROUTES] = str(Path(routes).resolve())
+            given[settings.ROUTES] = str(PROJECT / routes)
         return {
             settings.DATA_ACCOUNTS: ACCOUNT,
             **given,

@@ -33,6 +33,9 @@ QUEUES = (WORK_QUEUE, EVENTS_QUEUE)
 
 _RANGE = 1024 * 1024
 
+# Seconds to connect, and between bytes of an answer: Event Grid waits 30 s, and the SDK's own waits outlast that.
+_CONNECT, _READ = 2, 5
+
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
@@ -101,13 +104,11 @@ class StateStorage:
         session = Session()
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=THREADS, pool_maxsize=THREADS))
-        # Event Grid waits 30 s for an answer: the SDK's own waits and retries would outlast it.
-        options: dict[str, Any] = {
-            "transport": RequestsTransport(session=session, session_owner=False),
-            "connection_timeout": 2,
-            "read_timeout": 5,
-            "retry_total": 0,
-        }
+        # The time-outs belong to the transport: a client that is given one passes on none of its own.
+        transport = RequestsTransport(
+            session=session, session_owner=False, connection_timeout=_CONNECT, read_timeout=_READ
+        )
+        options: dict[str, Any] = {"transport": transport, "retry_total": 0}
         ranges: dict[str, Any] = {"max_single_get_size": _RANGE, "max_chunk_get_size": _RANGE}
         if account.connection_string:
             text = account.connection_string

@@ -92,6 +92,7 @@ class Dispatch:
         probes: how often it went on from there by itself, to find out whether the cause was mended.
         replays: how often a person sent it on its way again.
         unstarted: ids of its runs that were cancelled before they began; they do not count as its runs.
+        restarts: how often it was sent again because of that; one sending may start several runs.
         run_id, run_url: of the run that it started, or of the first of several, once that is known.
         other_runs: ids of the further ones.
         conclusion: of them all: the first that is not success.
@@ -122,6 +123,7 @@ class Dispatch:
     probes: int = 0
     replays: int = 0
     unstarted: tuple[int, ...] = ()
+    restarts: int = 0
     run_id: int | None = None
     run_url: str = ""
     other_runs: tuple[int, ...] = ()
@@ -290,19 +292,20 @@ def _how_to_be_heard(dispatch: Dispatch) -> str:
 def to_look_into(dispatch: Dispatch, runs: Iterable[Run]) -> tuple[int, ...]:
     """The dispatch's runs whose jobs have to be looked into: all of them were cancelled, maybe before they began."""
     found = runs_of(dispatch, runs)
-    if len(dispatch.unstarted) >= MOST_UNSTARTED or any(run.conclusion != "cancelled" for run in found):
+    if dispatch.restarts >= MOST_UNSTARTED or any(run.conclusion != "cancelled" for run in found):
         return ()
     return tuple(run.id for run in found)
 
 
 def after_no_start(dispatch: Dispatch, runs: tuple[int, ...], now: datetime) -> Dispatch:
     """The dispatch whose runs were cancelled before any of them began: nothing was done yet, so it is sent again."""
-    pause = UNSTARTED_PAUSE * 4 ** len(dispatch.unstarted)
+    pause = UNSTARTED_PAUSE * 4**dispatch.restarts
     return replace(
         dispatch,
         state=State.READY,
         not_before=now + pause,
         unstarted=(*dispatch.unstarted, *runs),
+        restarts=dispatch.restarts + 1,
         looked=now,
         run_id=None,
         run_url="",

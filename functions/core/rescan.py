@@ -40,7 +40,7 @@ class StoredBlob:
         return Event(
             id=f"rescan-{digest(self.account, subject, self.etag)}",
             type=BLOB_CREATED,
-            source=f"storageAccounts/{self.account}",
+            source=f"/subscriptions/-/resourceGroups/-/providers/Microsoft.Storage/storageAccounts/{self.account}",
             subject=subject,
             time=self.modified,
             data={"api": api, "url": self.url, "eTag": self.etag, "contentLength": self.size},

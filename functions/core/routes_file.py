@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 
@@ -31,9 +31,10 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _WORKFLOW = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.ya?ml")
 _REF = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./+@#-]{0,243}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/(?!\.\.?$)[A-Za-z0-9._-]{1,100}")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SIZE = re.compile(r"(\d+)\s*(B|KB|MB)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15}) *(B|KB|MB)?", re.IGNORECASE | re.ASCII)
+_POSITIVE = re.compile(r"0*[1-9][0-9]{0,14}")
 _SIZES = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2}
 _LONGEST_WAIT = timedelta(days=7)  # a storage queue message, which is the alarm, waits no longer
 _LONGEST_DISPATCH_TYPE = 100  # GitHub's limit
@@ -57,10 +58,14 @@ class RoutesError(ValueError):
         super().__init__("\n".join(f"{name}:{mistake.line}: {mistake.message}" for mistake in self.mistakes))
 
 
-def load_routes(document: str, name: str = "routes.yml") -> tuple[Route, ...]:
-    """Read the text of a routes file. Raises RoutesError that lists every mistake."""
+def load_routes(document: str | bytes, name: str = "routes.yml") -> tuple[Route, ...]:
+    """Read a routes file: its text, or its bytes in UTF-8. Raises RoutesError that lists every mistake."""
     try:
-        root = yaml.compose(document, Loader=yaml.SafeLoader)
+        text = document if isinstance(document, str) else document.decode("utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RoutesError(name, [Mistake(line, "not UTF-8: save the file in that encoding")]) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise RoutesError(name, [Mistake(mark.line + 1 if mark else 1, f"not YAML: {error.problem}")]) from error
@@ -92,6 +97,12 @@ class _Fields:
             reader.wrong(self.line, f"{what} must be a mapping of keys, such as 'name: …'")
             return
         for key_node, value in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                reader.wrong(
+                    _line(key_node),
+                    f"unknown key in {what}: a list or mapping; braces in a value need quotes around it",
+                )
+                continue
             key = str(key_node.value)
             if key in self.values:
                 reader.wrong(_line(key_node), f"'{key}' stands twice in {what}")
@@ -149,6 +160,8 @@ class _Reader:
         default = default_event_type(on[0]) if len(on) == 1 else ""
         if len(on) > 1 and "dispatch" not in fields.values:
             self.wrong(fields.line, f"{fields.what} listens to several types and so needs 'dispatch'")
+        if len(default) > _LONGEST_DISPATCH_TYPE and "dispatch" not in fields.values:
+            self.wrong(fields.line, f"{fields.what} needs a shorter 'dispatch': GitHub allows {_LONGEST_DISPATCH_TYPE}")
         settle = fields.need("settle", self.settle, _WRONG_SETTLE)
         hold = fields.take("hold", self.hold, None)
         if hold is not None and settle is None:
@@ -345,8 +358,8 @@ def _size(node: yaml.Node, key: str) -> int:
 
 def _positive(node: yaml.Node, key: str) -> int:
     written = _text(node, key)
-    if not written.isascii() or not written.isdigit() or int(written) == 0:
-        raise ValueError(f"'{key}' is '{written}'; write a whole number above 0")
+    if not _POSITIVE.fullmatch(written):
+        raise ValueError(f"'{key}' is '{written}'; write a whole number above 0, of at most 15 digits")
     return int(written)
 
 
@@ -369,5 +382,10 @@ def _tags(node: yaml.Node, key: str) -> dict[str, str]:
         return {_text(node, key): "*"}
     if not isinstance(node, yaml.MappingNode):
         raise ValueError(f"'{key}' must be a tag's name, or a mapping of names to values")
-    pairs: list[Any] = node.value
-    return {_text(name, key): _text(value, key) for name, value in pairs}
+    tags: dict[str, str] = {}
+    for name_node, value in node.value:
+        name = _text(name_node, key)
+        if name in tags:
+            raise ValueError(f"'{name}' stands twice in '{key}'")
+        tags[name] = _text(value, key)
+    return tags

@@ -30,7 +30,7 @@ def check(project: Path, routes_file: Path) -> Iterator[Finding]:
 
 def _routes(project: Path, routes_file: Path) -> Iterator[Finding]:
     try:
-        routes = load_routes(routes_file.read_text(encoding="utf-8"), routes_file.name)
+        routes = load_routes(routes_file.read_bytes(), routes_file.name)
     except OSError as error:
         yield fault("routes", routes_file.name, f"it cannot be read: {error}", f"mend {settings.ROUTES}")
         return

@@ -93,7 +93,11 @@ class Models:
         def read(reader: ModelReader) -> Any | None:
             from local import lineage  # noqa: PLC0415 - it imports mlflow
 
-            job = lineage.job_at(self._endpoints, endpoint, deployment)
+            try:
+                job = lineage.job_at(self._endpoints, endpoint, deployment)
+            except requests.RequestException:
+                side.notes.append(f"the endpoints at {self._endpoints} do not answer")
+                return None
             version = reader.version_of(job) if job else None
             if version is None:
                 side.notes.append(

@@ -11,7 +11,7 @@ from functions.adapters.dead_letters import DeadLetterBox
 from functions.adapters.history import History
 from functions.core import manifest
 from functions.core.events import UnreadableEvent, parse
-from functions.core.trace import Sought
+from functions.core.trace import Sought, event_of
 from functions.core.values import Json, JsonObject
 from functions.core.windows import Head, Line
 
@@ -22,7 +22,7 @@ class Found:
 
     Attributes:
         entry: as a manifest's line has it.
-        place: one of `manifest`, `open window`, `closing window`, `closed window`, `dead letter`.
+        place: one of `manifest`, `ledger`, `open window`, `closing window`, `closed window`, `dead letter`.
         dispatch: id of the dispatch that carries or will carry it; "" for a dead letter.
         note: what there is to say of the place.
     """
@@ -45,6 +45,15 @@ def in_manifests(history: History, since: datetime, sought: Sought | None = None
                 entry = json.loads(raw)
                 if sought is None or sought.is_meant(entry):
                     yield Found(entry, "manifest", dispatch_id, "")
+
+
+def in_ledger(history: History, since: datetime, sought: Sought | None = None) -> Iterator[Found]:
+    """Events of routes without windows, as far as their rows keep them: an event's own id is not among that."""
+    for row in history.dispatches(since):
+        if row.manifest is None:
+            entry = manifest.entry(event_of(row))
+            if sought is None or sought.is_meant(entry):
+                yield Found(entry, "ledger", row.id, "")
 
 
 def in_windows(

@@ -14,11 +14,11 @@ from functions.adapters.account import StateStorage, translation
 from functions.adapters.dead_letters import DeadLetterBox
 from functions.adapters.history import History
 from functions.adapters.storage import AzureStore
-from functions.core import manifest, rescan
+from functions.core import rescan
 from functions.core.events import Event, bare_etag
 from functions.core.rescan import Known, StoredBlob
 from functions.core.routes import Route, key_of, matching
-from functions.core.trace import event_of
+from functions.core.values import earlier
 from functions.flow.intake import Intake
 from local.commands import places, surroundings
 from local.commands.moments import shown
@@ -64,12 +64,11 @@ def run(options: argparse.Namespace) -> int:
         storage = found.storage()
         blobs = [
             blob
-            for account in sorted(wanted.data_accounts)
             for name in names
-            for blob in _blobs(found, account, name, options.prefix)
+            for blob in _blobs_of(found, sorted(wanted.data_accounts), name, options.prefix)
             if since <= blob.modified <= until
         ]
-        findings = _compare(blobs, routes, storage, since - _SKEW)
+        findings = _compare(blobs, routes, storage, earlier(since, _SKEW))
         print(f"in {found.place}, {', '.join(names)}, changed from {shown(since)} to {shown(until)}:")
         for event in findings.missing:
             print(plain(rescan.title(event)))
@@ -83,6 +82,23 @@ def run(options: argparse.Namespace) -> int:
         elif findings.missing:
             print("nothing was changed; add --yes to take them in")
     return 0
+
+
+class _NoContainer(Exception):
+    """The account has no container of this name."""
+
+
+def _blobs_of(found: Surroundings, accounts: list[str], container: str, prefix: str | None) -> Iterator[StoredBlob]:
+    """A route's container need not be in each of the accounts; it has to be in one of them."""
+    lacking = []
+    for account in accounts:
+        try:
+            yield from _blobs(found, account, container, prefix)
+        except _NoContainer:
+            lacking.append(account)
+    if lacking == accounts:
+        who = f"account {accounts[0]} has" if len(accounts) == 1 else f"accounts {', '.join(accounts)} have"
+        raise CommandError(f"{who} no container '{container}': name another with --container")
 
 
 def _blobs(found: Surroundings, account: str, container: str, prefix: str | None) -> Iterator[StoredBlob]:
@@ -102,9 +118,7 @@ def _blobs(found: Surroundings, account: str, container: str, prefix: str | None
                     modified=blob.last_modified,
                 )
         except ResourceNotFoundError as error:
-            raise CommandError(
-                f"account {account} has no container '{container}': name another with --container"
-            ) from error
+            raise _NoContainer from error
 
 
 def _compare(
@@ -117,9 +131,8 @@ def _compare(
         told.add(found.entry)
     for found in places.in_manifests(history, known_since):
         told.add(found.entry)
-    for row in history.dispatches(known_since):
-        if row.manifest is None:  # of a route without windows
-            told.add(manifest.entry(event_of(row)))
+    for found in places.in_ledger(history, known_since):
+        told.add(found.entry)
     for found in places.in_dead_letters(DeadLetterBox(storage)):
         given_up.add(found.entry)
     findings = Findings()

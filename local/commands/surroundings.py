@@ -63,7 +63,7 @@ class Surroundings:
     def routes(self) -> tuple[Route, ...]:
         """The routes of its routes file. Raises SettingsError or RoutesError."""
         path = self.settings().routes
-        return load_routes(path.read_text(encoding="utf-8"), str(path))
+        return load_routes(path.read_bytes(), str(path))
 
     def data(self, account: str) -> BlobServiceClient:
         """The blobs of a data account."""

@@ -15,7 +15,7 @@ from functions.adapters.history import History
 from functions.adapters.storage import AzureStore
 from functions.core.dispatch import Dispatch, State
 from functions.core.trace import Asked, Kind, Sought, cause, fate, read_id, seek
-from functions.core.values import JsonObject, format_time
+from functions.core.values import JsonObject, earlier, format_time
 from local.commands import places, surroundings
 from local.commands.models import Models, ModelSide
 from local.commands.moments import shown
@@ -35,6 +35,11 @@ class Chain:
     dispatch: Dispatch | None
     models: ModelSide
     later: list[Dispatch] = field(default_factory=list)
+
+    @property
+    def is_known(self) -> bool:
+        """False where there is no more of it than its name."""
+        return bool(self.dispatch or self.later or self.models.version or self.models.decision)
 
     def to_json(self) -> JsonObject:
         """For `--json`."""
@@ -59,9 +64,7 @@ class Trace:
     @property
     def is_known(self) -> bool:
         """False where nothing at all was found of the id."""
-        return bool(self.events) or any(
-            chain.dispatch or chain.later or chain.models.version or chain.models.decision for chain in self.chains
-        )
+        return bool(self.events) or any(chain.is_known for chain in self.chains)
 
     def to_json(self) -> JsonObject:
         """For `--json`."""
@@ -110,19 +113,28 @@ class _Tracer:
         self._models, self._since = models, since
 
     async def trace(self, asked: Asked) -> Trace:
+        trace = await self._by_form(asked)
+        if trace.is_known or asked.kind is Kind.EVENT:
+            return trace
+        # Publishers choose their events' ids: one may be a plain number, or look like a model version.
+        of_event = await self._of_events(Asked(Kind.EVENT, asked.id))
+        return of_event if of_event.is_known else trace
+
+    async def _by_form(self, asked: Asked) -> Trace:
         if asked.kind in {Kind.EVENT, Kind.BLOB}:
             return await self._of_events(asked)
         if asked.kind is Kind.DISPATCH:
             return await self._of_dispatch(asked)
         if asked.kind is Kind.RUN:
             rows = self._history.dispatches(self._since)
-            started = [row for row in rows if int(asked.id) in (row.run_id, *row.other_runs)]
+            started = [row for row in rows if asked.id in map(str, (row.run_id, *row.other_runs))]
             chains = [await self._chain_of(row) for row in started]
             said = f"started by {', '.join(row.id for row in started)}" if started else self._nothing("ledger row")
             return _joined(asked, said, [], chains)
         if asked.kind is Kind.JOB:
             chain = await self._chain(asked.parts[0], job=asked.id)
-            return _joined(asked, f"started by {asked.parts[0]}", [], [chain])
+            said = f"started by {asked.parts[0]}" if chain.is_known else f"nothing is known of {asked.parts[0]} either"
+            return _joined(asked, said, [], [chain])
         is_endpoint = asked.kind is Kind.ENDPOINT
         side = (self._models.of_endpoint if is_endpoint else self._models.of_version)(*asked.parts)
         chain = await self._complete(side)
@@ -136,8 +148,9 @@ class _Tracer:
         sought = seek(asked)
         # Windows first: one that closes meanwhile is then found in its manifest.
         heads = await self._store.heads_to_look_at()
-        events = list(places.in_windows(self._history, heads, self._since - _SKEW, sought))
+        events = list(places.in_windows(self._history, heads, earlier(self._since, _SKEW), sought))
         events += places.in_manifests(self._history, self._since, sought)
+        events += places.in_ledger(self._history, self._since, sought)
         events += places.in_dead_letters(self._box, sought)
         if not events:
             events = await self._dropped(sought)

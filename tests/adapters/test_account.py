@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 
 import loopback
 import pytest
 from azure.core.exceptions import HttpResponseError
 
-from functions.adapters.account import MissingStorage, StateStorage
+from functions.adapters import account
+from functions.adapters.account import MissingStorage, StateStorage, translation
+from functions.flow.ports import StorageUnavailable
 from functions.settings import StateAccount
 from local.azurite import ACCOUNT, connection_string
 
@@ -53,3 +56,41 @@ async def test_any_other_refusal_is_raised(code: str) -> None:
     """A wrong key or a closed firewall is no answer to the question; the event comes again."""
     with account_that_answers(403, {"x-ms-error-code": code}) as storage, pytest.raises(HttpResponseError, match=code):
         await storage.check()
+
+
+def calls(storage: StateStorage) -> list[Callable[[], object]]:
+    """One call of each kind of client."""
+    return [
+        lambda: storage.blobs.get_blob_client("windows", "a").append_block(b"a"),
+        lambda: storage.tables.get_table_client("heads").get_entity("a", "b"),
+        lambda: storage.queues.get_queue_client("signalbox-work").send_message("a"),
+    ]
+
+
+@pytest.mark.parametrize("kind", range(3), ids=["blobs", "tables", "queues"])
+def test_an_account_that_does_not_answer_is_not_waited_for(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and says nothing: the call ends by its time-out, and not by the SDK's 5 minutes."""
+    monkeypatch.setattr(account, "_READ", 0.2)
+    released, ended = Event(), Event()
+
+    class Silent(loopback.Handler):
+        def get(self) -> None:
+            released.wait()
+            self.close_connection = True
+
+        put = post = get
+
+    def call(storage: StateStorage) -> None:
+        with pytest.raises(StorageUnavailable), translation("a call"):
+            calls(storage)[kind]()
+        ended.set()
+
+    with loopback.Server(Silent) as server:
+        port = server.server_port
+        storage = StateStorage(StateAccount(connection_string(port, port, port), ACCOUNT, ""))
+        caller = Thread(target=call, args=[storage])
+        caller.start()
+        in_time = ended.wait(20)
+        released.set()
+        caller.join()
+    assert in_time

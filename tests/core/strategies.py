@@ -171,6 +171,7 @@ dispatches = st.builds(
     probes=st.integers(0, 100),
     replays=st.integers(0, 100),
     unstarted=st.lists(st.integers(1), max_size=3).map(tuple),
+    restarts=st.integers(0, 3),
     run_id=st.none() | st.integers(1),
     run_url=any_text,
     other_runs=st.lists(st.integers(1), max_size=2).map(tuple),

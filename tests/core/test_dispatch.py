@@ -56,7 +56,7 @@ class TestRow:
     def test_of_an_earlier_version(self) -> None:
         """A row that lacks what came later has its defaults."""
         row = json.loads(SENT.to_text())
-        for later in ("parked", "probes", "unstarted", "replays", "workflow", "ref"):
+        for later in ("parked", "probes", "unstarted", "restarts", "replays", "workflow", "ref"):
             del row[later]
         assert Dispatch.from_text(json.dumps(row), "v") == SENT
 
@@ -248,8 +248,14 @@ class TestNoStart:
             assert (dispatch.run_id, dispatch.run_url, dispatch.conclusion, dispatch.looked) == (None, "", "", NOW)
             assert dispatch.reason == f"run {number} was cancelled before it began, so it is sent again"
         assert dispatch.unstarted == (1, 2, 3)
-        assert len(dispatch.unstarted) == MOST_UNSTARTED
+        assert dispatch.restarts == MOST_UNSTARTED
         assert to_look_into(dispatch, (a_run(4, conclusion="cancelled"),)) == ()
+
+    def test_several_runs_of_one_sending_count_once(self) -> None:
+        """Three workflows listen, and all of their runs were displaced: that is the first time, not the third."""
+        dispatch = after_no_start(SENT, (1, 2, 3), NOW)
+        assert to_look_into(dispatch, (a_run(4, conclusion="cancelled"),)) == (4,)
+        assert after_no_start(dispatch, (4, 5, 6), NOW).not_before == NOW + 20 * MINUTE
 
 
 @pytest.mark.parametrize(

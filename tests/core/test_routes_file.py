@@ -228,6 +228,13 @@ def test_the_projects_own_file() -> None:
         (f"repository: octo/{'x' * 101}", "write it as OWNER/NAME"),
         ("repository: octo/..", "'repository' is 'octo/..'; write it as OWNER/NAME"),
         ("dispatch: " + "x" * 101, "'dispatch' has 101 characters, GitHub allows 100"),
+        ("max_open_keys: " + "9" * 5_000, "write a whole number above 0, of at most 15 digits"),
+        ("where: {content_length: {min: 10\u212aB}}", "'min' is '10\u212aB'; write bytes, or a number with KB or MB"),
+        ("where: {content_length: {min: \uff11\uff10}}", "'min' is '\uff11\uff10'; write bytes"),
+        ("where: {content_length: {max: " + "9" * 5_000 + "}}", "write bytes, or a number with KB or MB"),
+        ("hold: {while: running, at_most: \uff11h}", "'at_most' is '\uff11h'; write a number with its unit"),
+        ("where: {tag: {stage: prod, stage: dev}}", "'stage' stands twice in 'tag'"),
+        ("where: {{prefix}: a}", "unknown key in 'where': a list or mapping; braces in a value need quotes around it"),
         ("name: again", "'name' stands twice in a route"),
     ],
 )  # fmt: skip
@@ -281,6 +288,7 @@ def test_mistakes_of_settle(settle: str, says: str) -> None:
         ("routes:\n  - name: r\n    on: X.Y\n", 2, "route 'r' needs 'settle'"),
         ("routes:\n  - name: Up\n    on: X.Y\n    settle: none\n", 2, "'name' is 'Up'; use up to 63 lowercase letters"),
         (A_ROUTE + "    on: [X.Y, X.Z]\n    settle: none\n", 2, "several types and so needs 'dispatch'"),
+        (A_ROUTE + f"    on: X.{'y' * 101}\n    settle: none\n", 2, "needs a shorter 'dispatch': GitHub allows 100"),
         (A_ROUTE + "    on: X.Y\n    settle: none\n    hold: {while: running, at_most: 1h}\n", 2, "no window to hold"),
         ("routes:" + "\n  - name: a\n    on: X.Y\n    settle: none" * 2, 5, "two routes are named 'a'"),
         ("routes:\n  - name: [\n", 3, "not YAML: "),
@@ -295,6 +303,13 @@ def test_mistakes_of_the_file(document: str, line: int, says: str) -> None:
     found = mistakes(document)
     assert says in found[0].message
     assert found[0].line == line
+
+
+def test_a_file_in_another_encoding() -> None:
+    """It is a mistake like any, with the line of its first such letter."""
+    with pytest.raises(RoutesError, match=r"routes.yml:2: not UTF-8: save the file in that encoding"):
+        load_routes("routes:\n  - name: f\u00fcr\n".encode("latin-1"))
+    assert load_routes(A_ROUTE.encode() + b"    on: X.Y\n    settle: none\n")[0].name == "r"
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -132,6 +132,12 @@ class TestDeadLetters:
             (chain,) = json.loads(signalbox("trace", row.id, "--json"))["chains"]
             assert chain["dispatch"]["replays"] == count
 
+    def test_ids_given_one_by_one(self, account: Account, signalbox: Callable[..., str]) -> None:
+        """Each --id counts, not just the last."""
+        give_up(account, event("digits/a.csv"), event("digits/b.csv"), event("digits/c.csv"))
+        said = signalbox("replay", "--id", "id-digits/a.csv", "--id", "id-digits/b.csv")
+        assert "would replay 2 dead letters" in said
+
     def test_unknown_id_route_and_time(self, signalbox: Callable[..., str]) -> None:
         """Each is one sentence that names what was written."""
         assert "has the id nothing" in signalbox("replay", "--id", "nothing", status=1)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from azure.storage.blob import ContainerClient
 from operator_account import ROUTES, Account, give_up
 
 from local.azurite import ACCOUNT
+from local.commands.surroundings import Surroundings
 
 
 class TestRescan:
@@ -77,3 +79,34 @@ class TestRescan:
         assert "0 blobs:" in signalbox("rescan", "--since", "2099-01-01", *self.NOW)
         said = signalbox("rescan", "--container", "nowhere", status=1)
         assert said == f"signalbox: account {ACCOUNT} has no container 'nowhere': name another with --container\n"
+
+    def test_containers_of_several_accounts(
+        self, account: Account, signalbox: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A container need not be in each data account: it is looked through where it is."""
+
+        class Other:
+            """An account that has none of the containers."""
+
+            def get_container_client(self, name: str) -> ContainerClient:
+                return account.container(f"other-{name}")
+
+        own = Surroundings.data
+        monkeypatch.setattr(Surroundings, "data", lambda found, name: Other() if name == "other" else own(found, name))
+        monkeypatch.setenv("SIGNALBOX_DATA_ACCOUNTS", f"{ACCOUNT},other")
+        account.upload("digits/a.csv")
+        assert "took 1 in" in signalbox("rescan", "--yes", *self.NOW)
+        said = signalbox("rescan", "--container", "nowhere", status=1)
+        assert f"accounts {ACCOUNT}, other have no container 'nowhere'" in said
+
+    def test_the_whole_past(self, account: Account, signalbox: Callable[..., str]) -> None:
+        """A span that reaches back before the calendar looks through everything."""
+        account.upload("digits/a.csv")
+        assert "1 missing" in signalbox("rescan", "--since", "999999d", *self.NOW)
+
+    def test_route_that_names_the_topic(self, account: Account, signalbox: Callable[..., str], tmp_path: Path) -> None:
+        """A made-up event has the form of a topic, of which only the account's name is known."""
+        where = f"where: {{topic: '/subscriptions/*/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}', "
+        (tmp_path / "routes.yml").write_text(ROUTES.replace("where: {container", where + "container"))
+        account.upload("digits/a.csv")
+        assert "1 missing" in signalbox("rescan", *self.NOW)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_account import Account, event
+from operator_account import ROUTES, Account, event
 
 from functions.adapters.dead_letters import EVENT_GRID_DEAD_LETTERS
 from functions.core.dispatch import State
@@ -117,6 +117,35 @@ class TestTrace:
         assert "no ledger row and no window" in signalbox("trace", f"sb-{'a' * 20}", status=1)
         assert "no ledger row since" in signalbox("trace", "99", status=1)
         assert "MLFLOW_TRACKING_URI is not set" in signalbox("trace", "digits/1", status=1)
+
+    @pytest.mark.parametrize("event_id", ["4711", "order/7", "train-me-1", f"sb-{'a' * 20}", "urn://a", "endpoints/a"])
+    def test_event_id_in_the_form_of_another(
+        self, event_id: str, account: Account, signalbox: Callable[..., str]
+    ) -> None:
+        """Publishers choose their ids: where nothing else has that name, the event is found."""
+        account.take({**event("digits/a.csv"), "id": event_id})
+        (found,) = self.trace(signalbox, event_id)["events"]
+        assert (found["place"], found["event_id"]) == ("open window", event_id)
+
+    def test_ids_and_spans_out_of_reach(self, account: Account, signalbox: Callable[..., str]) -> None:
+        """Numbers that no run has and times before the calendar are asked for like any; an unknown job has no start."""
+        assert "no ledger row since" in signalbox("trace", "9" * 5_000, status=1)
+        assert "nobody" in signalbox("trace", "nobody", "--since", "999999d", status=1)
+        job = signalbox("trace", f"train-sb-{'a' * 20}-1", status=1)
+        assert f"nothing is known of sb-{'a' * 20} either" in job
+        assert "started by" not in job
+
+    def test_blob_of_a_route_without_window(
+        self, account: Account, signalbox: Callable[..., str], tmp_path: Path
+    ) -> None:
+        """Its event stands in no manifest; its dispatch is found by the blob all the same."""
+        (tmp_path / "routes.yml").write_text(ROUTES.replace("settle: {quiet: 1s, max_wait: 1s}", "settle: none"))
+        account.upload("digits/a.csv")
+        signalbox("rescan", "--yes", "--until", "0s")
+        (row,) = account.dispatches()
+        trace = self.trace(signalbox, f"http://127.0.0.1:2/{ACCOUNT}/training-data/digits/a.csv")
+        assert [(found["place"], found["dispatch"]) for found in trace["events"]] == [("ledger", row.id)]
+        assert trace["fate"] == f"{row.id} waits to be sent"
 
     @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
     def test_model_job_and_both_dispatches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -70,6 +71,15 @@ def test_what_does_not_serve_is_named(models: Models, endpoint: str, deployment:
     side = models.of_endpoint(endpoint, deployment)
     assert not side.version
     assert any(f"endpoint {endpoint}" in note for note in side.notes)
+
+
+def test_endpoints_that_do_not_answer_are_named(models: Models) -> None:
+    """They are away, and not the model store."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        side = Models(models._mlflow, url).of_endpoint("digits", "")
+    assert side.notes == [f"the endpoints at {url} do not answer"]
 
 
 def test_without_local_endpoints_the_reason_is_given() -> None:
