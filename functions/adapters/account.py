@@ -5,9 +5,11 @@ The infrastructure creates the containers, tables and queues that are named here
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from http import HTTPStatus
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from azure.core.credentials import TokenCredential
@@ -16,8 +18,9 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.data.tables import TableServiceClient
 from azure.storage.blob import BlobServiceClient, ContainerClient
 from azure.storage.queue import QueueServiceClient
-from requests import Session
+from requests import RequestException, Response, Session
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError, ConnectionError
 
 from functions.adapters.threads import THREADS, in_thread
 from functions.flow.ports import StorageUnavailable
@@ -33,8 +36,12 @@ QUEUES = (WORK_QUEUE, EVENTS_QUEUE)
 
 _RANGE = 1024 * 1024
 
-# Seconds to connect, and between bytes of an answer: Event Grid waits 30 s, and the SDK's own waits outlast that.
-_CONNECT, _READ = 2, 5
+# Event Grid waits 30 s for an answer: the SDKs' own waits and retries would outlast it.
+_PATIENCE: dict[str, Any] = {"connection_timeout": 2, "read_timeout": 5}
+_NO_RETRIES: dict[str, Any] = {"retry_total": 0}
+
+QUERY: dict[str, Any] = {"read_timeout": 10}
+"""Of table queries: Azure runs each for up to five seconds before it answers, with a token to go on from there."""
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -61,9 +68,12 @@ def translation(doing: str) -> Iterator[None]:
     """Errors of the SDK inside of this block come out as StorageUnavailable (they pass) or MissingStorage."""
     try:
         yield
-    except (ServiceRequestError, ServiceResponseError) as error:
+    except (ServiceRequestError, ServiceResponseError, RequestException) as error:
+        # The SDK reads a table transaction's answer itself, and lets the HTTP library's own errors through.
         raise StorageUnavailable(f"{doing}: {error}") from error
     except HttpResponseError as error:
+        if error.response is None:  # an answer that broke off, or no token for the request
+            raise StorageUnavailable(f"{doing}: {error}") from error
         code = error_code(error)
         if code in {"ContainerNotFound", "TableNotFound", "QueueNotFound", "ContainerBeingDeleted"}:
             raise MissingStorage(
@@ -93,6 +103,24 @@ def pieces(container: ContainerClient, name: str) -> Iterator[bytes]:
         yield piece
 
 
+def may_not_ask(error: HttpResponseError) -> bool:
+    """True where an identity was refused *Get Account Information*.
+
+    Storage answers 403, and 404 where it does not take tokens for that yet; Microsoft asks for both to be borne.
+    """
+    return error.status_code == HTTPStatus.NOT_FOUND or error_code(error) == "AuthorizationPermissionMismatch"
+
+
+class _Session(Session):
+    """An answer that breaks off is none: the table SDK would look for its error code, and fail at that."""
+
+    def request(self, *args: Any, **kwargs: Any) -> Response:
+        try:
+            return super().request(*args, **kwargs)
+        except ChunkedEncodingError as error:
+            raise ConnectionError(error) from error
+
+
 class StateStorage:
     """Blob, table and queue clients of the state account. Opens no connection before its first call."""
 
@@ -101,14 +129,13 @@ class StateStorage:
 
         An account that is only named is opened with `credential`, or else with the app's own identity.
         """
-        session = Session()
+        # The SDK tells of each request and answer at INFO, and Microsoft's worker sends all of that to Azure Monitor.
+        logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel(logging.WARNING)
+        session = _Session()
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=THREADS, pool_maxsize=THREADS))
-        # The time-outs belong to the transport: a client that is given one passes on none of its own.
-        transport = RequestsTransport(
-            session=session, session_owner=False, connection_timeout=_CONNECT, read_timeout=_READ
-        )
-        options: dict[str, Any] = {"transport": transport, "retry_total": 0}
+        # A transport that is handed over keeps its own time-outs: those of the clients never reach it.
+        options = {"transport": RequestsTransport(session=session, session_owner=False, **_PATIENCE), **_NO_RETRIES}
         ranges: dict[str, Any] = {"max_single_get_size": _RANGE, "max_chunk_get_size": _RANGE}
         if account.connection_string:
             text = account.connection_string
@@ -135,7 +162,7 @@ class StateStorage:
         try:
             information = self.blobs.get_account_information()
         except HttpResponseError as error:
-            if error_code(error) != "AuthorizationPermissionMismatch":
+            if not may_not_ask(error):
                 raise
             return
         if information.get("is_hns_enabled"):
@@ -148,4 +175,4 @@ class StateStorage:
 def _identity(client_id: str) -> TokenCredential:
     from azure.identity import ManagedIdentityCredential  # noqa: PLC0415 - costs 150 ms where nobody needs it
 
-    return ManagedIdentityCredential(client_id=client_id or None)
+    return ManagedIdentityCredential(client_id=client_id or None, **_PATIENCE, **_NO_RETRIES)

@@ -11,7 +11,16 @@ from typing import Any
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient
 
-from functions.adapters.account import LEDGER, MANIFESTS, WINDOWS, StateStorage, error_code, pieces, translation
+from functions.adapters.account import (
+    LEDGER,
+    MANIFESTS,
+    QUERY,
+    WINDOWS,
+    StateStorage,
+    error_code,
+    pieces,
+    translation,
+)
 from functions.adapters.rows import DISPATCHES, text_of
 from functions.core.dispatch import Dispatch, State, readable
 from functions.core.windows import Segment
@@ -62,7 +71,7 @@ class History:
         with translation("query ledger"):
             return readable(
                 (text_of(entity), str(entity.metadata["etag"]))
-                for entity in self._ledger.query_entities(query, parameters=values)
+                for entity in self._ledger.query_entities(query, parameters=values, **QUERY)
             )
 
 

@@ -9,7 +9,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
 from azure.data.tables import TableClient, TableTransactionError, UpdateMode
 
-from functions.adapters.account import error_code
+from functions.adapters.account import QUERY, error_code
 from functions.core.dispatch import Dispatch
 from functions.core.windows import Head
 from functions.flow.ports import Conflict
@@ -56,9 +56,8 @@ def unfinished(table: TableClient, partition: str, prefix: str = "") -> Iterator
     """The notes of a partition, or those whose names begin with `prefix`."""
     first = f"{OPEN}{prefix}"
     names = {"partition": partition, "first": first, "last": f"{first}~"}
-    return iter(
-        table.query_entities("PartitionKey eq @partition and RowKey ge @first and RowKey lt @last", parameters=names)
-    )
+    filters = "PartitionKey eq @partition and RowKey ge @first and RowKey lt @last"
+    return iter(table.query_entities(filters, parameters=names, **QUERY))
 
 
 def head_entity(head: Head) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from itertools import islice
+from secrets import token_hex
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -20,7 +22,7 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 from azure.data.tables import TableClient, UpdateMode
-from azure.storage.blob import ContainerClient
+from azure.storage.blob import BlobBlock, BlobClient, ContainerClient
 from azure.storage.queue import TextBase64EncodePolicy
 
 from functions.adapters.account import (
@@ -62,6 +64,8 @@ from functions.core.windows import Head, Segment
 from functions.flow.ports import Append, Conflict, PoisonMessage, SegmentState, Watch
 
 _POISON_HIDDEN = 240  # seconds; less than the five minutes until the timer comes again
+_NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # when a message expires that does not
+_BLOCK = 4 * 1024 * 1024  # bytes of one request; each has to be answered in time
 _METADATA_SAFE = '{}[]":,/~'
 
 
@@ -156,7 +160,8 @@ class AzureStore:
         dates: list[datetime] = []
 
         def note_date(response: Any) -> None:
-            dates.append(_http_date(response.http_response.headers["Date"]))
+            if response.http_response.status_code == HTTPStatus.OK:  # a fault's answer may come without
+                dates.append(_http_date(response.http_response.headers["Date"]))
 
         try:
             found = self._windows.get_blob_client(segment.name).get_blob_properties(raw_response_hook=note_date)
@@ -183,7 +188,7 @@ class AzureStore:
     def write_manifest(self, header: Header, body: bytes) -> Header:
         blob = self._manifests.get_blob_client(_manifest_name(header.dispatch_id))
         try:
-            blob.upload_blob(body, metadata={"header": header.to_text()}, match_condition=MatchConditions.IfMissing)
+            _write_once(blob, body, {"header": header.to_text()})
         except (ResourceExistsError, ResourceModifiedError):
             return Header.from_text(blob.get_blob_properties().metadata["header"])
         return header
@@ -312,14 +317,22 @@ class AzureQueue:
     @in_thread
     @translated
     def take_poison(self, queue: str) -> list[PoisonMessage]:
+        client = self._poison[queue]
         try:
-            taken = list(self._poison[queue].receive_messages(max_messages=32, visibility_timeout=_POISON_HIDDEN))
+            taken = list(client.receive_messages(max_messages=32, visibility_timeout=_POISON_HIDDEN))
         except ResourceNotFoundError:  # the host creates the queue once it gives up a message
             return []
-        return [
-            PoisonMessage(queue, item.id, item.pop_receipt or "", str(item.content), item.dequeue_count or 1)
-            for item in taken
-        ]
+        found = []
+        for item in taken:
+            standing, deliveries = item, item.dequeue_count or 1
+            if item.expires_on is None or item.expires_on >= _NEVER:
+                deliveries += 1  # it is what the first taking made of the host's
+            else:
+                # The host's would be gone after seven days. One without an end stands before that one goes.
+                standing = client.send_message(item.content, visibility_timeout=_POISON_HIDDEN, time_to_live=-1)
+                client.delete_message(item)
+            found.append(PoisonMessage(queue, standing.id, standing.pop_receipt or "", str(item.content), deliveries))
+        return found
 
     @in_thread
     @translated
@@ -348,6 +361,24 @@ def _lines(container: ContainerClient, name: str) -> Iterator[list[bytes]]:
             yield [line + b"\n" for line in whole]
     if rest:
         yield [rest]
+
+
+def _write_once(blob: BlobClient, body: bytes, metadata: dict[str, str]) -> None:
+    """Write a blob where none exists, whole or not at all.
+
+    A body of several blocks gets names of its own for them: the SDK's own are the same for every upload, so that what
+    two instances write at once would be mixed in one blob.
+    """
+    missing: dict[str, Any] = {"metadata": metadata, "match_condition": MatchConditions.IfMissing}
+    if len(body) <= _BLOCK:
+        blob.upload_blob(body, **missing)
+        return
+    # As long as the SDK's: Azure wants one length for all of a blob's blocks, and another version may have left some.
+    upload = token_hex(17)
+    blocks = {start: f"{upload}{start:012}" for start in range(0, len(body), _BLOCK)}
+    for start, name in blocks.items():
+        blob.stage_block(name, body[start : start + _BLOCK])
+    blob.commit_block_list([BlobBlock(name) for name in blocks.values()], **missing)
 
 
 def _manifest_name(dispatch_id: str) -> str:

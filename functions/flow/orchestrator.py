@@ -72,16 +72,29 @@ class Orchestrator:
                 raise ValueError(f"no work message that this version knows: {message}")
 
     async def reconcile(self) -> None:
-        """Find every unfinished thing that a crash can leave, and have it go on."""
+        """Find every unfinished thing that a crash can leave, and have it go on.
+
+        Each step is gone whatever became of those before: where no table answers, poison still has to be kept from
+        expiring. The first fault is raised at the end.
+        """
+        steps = [self._finish_windows, self.sender.resume, self.housekeeper.take_up_poison]
+        if self.clock.now().minute < _SWEPT_UNTIL:
+            steps.append(self.housekeeper.sweep)
+        faults: list[Exception] = []
+        for step in steps:
+            try:
+                await step()
+            except Exception as fault:  # raised below
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+
+    async def _finish_windows(self) -> None:
         for head in await self.store.heads_to_look_at():
             try:
                 await self.closer.look(head.route, head.key)
             except Exception:  # one broken window must not keep the others from going on
                 _log.exception("window of route %s, key %a cannot be finished", head.route, head.key)
-        await self.sender.resume()
-        await self.housekeeper.take_up_poison()
-        if self.clock.now().minute < _SWEPT_UNTIL:
-            await self.housekeeper.sweep()
 
     async def status(self) -> JsonObject:
         """Counts of what is under way, for the status page."""

@@ -150,7 +150,10 @@ class Queue(Protocol):
         """Put a message that becomes visible after `delay` and never expires. Raises StorageUnavailable."""
 
     async def take_poison(self, queue: str) -> list[PoisonMessage]:
-        """Up to 32 messages that the host gave up of `work` or `events`; nobody else sees them for 4 minutes."""
+        """Up to 32 messages that the host gave up of `work` or `events`; nobody else sees them for 4 minutes.
+
+        From then on they do not expire, whatever end the host gave them.
+        """
 
     async def drop_poison(self, message: PoisonMessage) -> None:
         """Delete a message that was taken; where it is gone, or was taken again, nothing changes."""

@@ -56,6 +56,9 @@ class WindowWriter:
                 for block in split_appends(line for line, _ in batch):
                     head = await patiently(self._clock, partial(self._write, route, key, block))
             except Exception as error:
+                if isinstance(error, StorageUnavailable):
+                    # Who joined meanwhile would wait as long once more, which is longer than Event Grid waits.
+                    batch, group.waiting = batch + group.waiting, []
                 for _, caller in batch:
                     if not caller.done():
                         caller.set_exception(error)

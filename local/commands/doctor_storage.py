@@ -10,7 +10,7 @@ from typing import Any
 
 from azure.core.exceptions import AzureError, HttpResponseError
 
-from functions.adapters.account import CONTAINERS, QUEUES, TABLES, MissingStorage, StateStorage, error_code
+from functions.adapters.account import CONTAINERS, QUEUES, TABLES, MissingStorage, StateStorage, may_not_ask
 from functions.adapters.dead_letters import DeadLetterBox
 from functions.adapters.history import History
 from functions.core.dispatch import State
@@ -48,7 +48,7 @@ def _namespace(storage: StateStorage, name: str, _now: datetime) -> Iterator[Fin
     try:
         storage.blobs.get_account_information()
     except HttpResponseError as error:
-        if error_code(error) != "AuthorizationPermissionMismatch":
+        if not may_not_ask(error):
             raise
         yield unknown(
             CHECK, name, "no data role may ask whether its namespace is flat",

@@ -128,17 +128,17 @@ def asking(surroundings: Surroundings) -> Iterator[None]:
     """Faults of storage inside of this block come out as CommandError."""
     try:
         yield
-    except StorageUnavailable as error:
+    except (StorageUnavailable, ClientAuthenticationError) as error:
+        if any(isinstance(one, ClientAuthenticationError) for one in (error, error.__cause__)):
+            raise CommandError(
+                f"no identity that {surroundings.place} knows: run 'az login' ({_first_line(error)})"
+            ) from error
         raise CommandError(
             f"the storage of {surroundings.place} does not answer ({_first_line(error)}): is it running and in reach? "
             "The command can be given again"
         ) from error
     except MissingStorage as error:
         raise CommandError(str(error)) from error
-    except ClientAuthenticationError as error:
-        raise CommandError(
-            f"no identity that {surroundings.place} knows: run 'az login' ({_first_line(error)})"
-        ) from error
     except AzureError as error:
         status = getattr(error, "status_code", None)
         mend = ": you need the data roles for its blobs, tables and queues" if status == 403 else ""

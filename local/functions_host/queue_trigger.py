@@ -33,7 +33,6 @@ log = logging.getLogger("host.queue")
 
 LEASE_SECONDS = 20
 SHORTEST_PAUSE = 0.1
-NEVER_EXPIRES = -1
 CLIENT_OPTIONS: dict[str, Any] = {
     "connection_timeout": 2,
     "read_timeout": 10,
@@ -223,7 +222,7 @@ class QueueListener:
     async def _to_poison(self, taken: TakenMessage, reason: str) -> None:
         with contextlib.suppress(ResourceExistsError):
             await self._poison.create_queue()
-        await self._poison.send_message(taken.message.content, time_to_live=NEVER_EXPIRES)
+        await self._poison.send_message(taken.message.content)  # for seven days, as on Azure
         await self._delete(taken)
         log.error(
             "message %s of queue %s %s; moved to %s",

@@ -44,9 +44,20 @@ async def test_a_hierarchical_account_is_refused_by_name() -> None:
         await storage.check()
 
 
-@pytest.mark.parametrize("answer", [(200, FLAT), (403, {"x-ms-error-code": "AuthorizationPermissionMismatch"})])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, FLAT),
+        (403, {"x-ms-error-code": "AuthorizationPermissionMismatch"}),
+        (404, {"x-ms-error-code": "ResourceNotFound"}),
+    ],
+)
 async def test_a_flat_account_and_one_that_may_not_be_asked_are_taken(answer: tuple[int, dict[str, str]]) -> None:
-    """The app's identity holds data roles only, and those may not ask for the account's kind."""
+    """The app's identity holds data roles only, and those may not ask for the account's kind.
+
+    Storage answered 404 to tokens here until late in 2025; Microsoft asks to bear either
+    (https://devblogs.microsoft.com/azure-sdk/azure-storage-apis-gain-entra-id-and-rbac-support).
+    """
     with account_that_answers(*answer) as storage:
         await storage.check()
 
@@ -70,7 +81,7 @@ def calls(storage: StateStorage) -> list[Callable[[], object]]:
 @pytest.mark.parametrize("kind", range(3), ids=["blobs", "tables", "queues"])
 def test_an_account_that_does_not_answer_is_not_waited_for(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the connection and says nothing: the call ends by its time-out, and not by the SDK's 5 minutes."""
-    monkeypatch.setattr(account, "_READ", 0.2)
+    monkeypatch.setitem(account._PATIENCE, "read_timeout", 0.2)
     released, ended = Event(), Event()
 
     class Silent(loopback.Handler):

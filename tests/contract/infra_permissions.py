@@ -113,6 +113,8 @@ PERMISSIONS: Mapping[str, tuple[str, ...]] = {
     "list_blobs": (READ_BLOB,),
     "seal_append_blob": (WRITE_BLOB,),
     "upload_blob": (WRITE_BLOB,),
+    "stage_block": (WRITE_BLOB,),
+    "commit_block_list": (WRITE_BLOB,),
     "delete_message": (DELETE_MESSAGE,),
     "receive_messages": (READ_MESSAGE, DELETE_MESSAGE),
     "send_message": (WRITE_MESSAGE,),

@@ -18,7 +18,7 @@ from functions.flow.intake import Fate
 from functions.flow.ports import StorageUnavailable
 
 from .scenes import BLOB_CREATED, DEPLOY, TRAIN, burst, run_completed, upload
-from .simulation import Fault, World, on
+from .simulation import Call, Fault, World, on
 
 
 @pytest.fixture
@@ -145,6 +145,27 @@ async def test_storage_that_stays_away_is_told(world: World, method: str) -> Non
     instance, start = world.start(), world.now
     with pytest.raises(StorageUnavailable):
         await instance.run(instance.app.intake.take_value(upload(world, "digits/1.csv")))
+    assert (world.now - start).total_seconds() <= 20
+
+
+async def test_who_waits_for_an_append_is_told_with_it(world: World) -> None:
+    """An event that comes while an append is tried does not wait for that and then as long again: thirty seconds."""
+    first, second = burst(world, 2)
+    instance, start = world.start(), world.now
+    behind: list[asyncio.Task[Fate]] = []
+
+    def plan(call: Call) -> Fault | None:
+        if call.method != "append":
+            return None
+        if not behind:
+            behind.append(asyncio.create_task(instance.run(instance.app.intake.take_value(second))))
+        return Fault.FAIL_BEFORE
+
+    world.plan = plan
+    with pytest.raises(StorageUnavailable):
+        await instance.run(instance.app.intake.take_value(first))
+    with pytest.raises(StorageUnavailable):
+        await behind[0]
     assert (world.now - start).total_seconds() <= 20
 
 

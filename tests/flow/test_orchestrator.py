@@ -172,6 +172,19 @@ async def test_one_broken_window_does_not_stop_the_others() -> None:
     assert [row.key for row in world.ledger()] == ["digits"]
 
 
+@pytest.mark.parametrize("method", ["heads_to_look_at", "unfinished_dispatches"])
+async def test_reconcile_takes_every_step(method: str) -> None:
+    """Where no table answers, what the host gave up is taken up all the same; the fault is still seen."""
+    world = World([TRAIN])
+    await world.queue.send({"kind": "from a later version"})
+    await world.run_for(2 * MINUTE)
+    assert len(world.queue.poison) == 1
+    world.plan = lambda call: Fault.FAIL_BEFORE if call.method == method else None
+    with pytest.raises(StorageUnavailable):
+        await world.start().app.reconcile()
+    assert not world.queue.poison
+
+
 @pytest.mark.parametrize(
     "message", [{}, {"kind": "other"}, {"kind": "send"}, {"kind": "window", "route": 1, "key": ""}]
 )

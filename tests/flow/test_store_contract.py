@@ -477,7 +477,8 @@ async def test_no_key_of_a_row_holds_a_percent_sign(storage: StateStorage) -> No
 async def test_the_real_poison_is_taken_and_dropped(storage: StateStorage, name: str) -> None:
     """None where the host made no such queue; text and deliveries as they are; what was taken is hidden, then gone.
 
-    Who comes with a receipt that another taking made void drops nothing.
+    Who comes with a receipt that another taking made void drops nothing. The host's copies end after seven days; what
+    was taken once does not (https://github.com/Azure/azure-webjobs-sdk-extensions/issues/891).
     """
     queue = AzureQueue(storage)
     host = storage.queues.get_queue_client(f"signalbox-{name}-poison")
@@ -487,6 +488,12 @@ async def test_the_real_poison_is_taken_and_dropped(storage: StateStorage, name:
     (taken,) = await queue.take_poison(name)
     assert (taken.queue, taken.text, taken.deliveries) == (name, "bm8gSlNPTg==", 1)
     assert await queue.take_poison(name) == []
+    host.update_message(taken.id, taken.receipt, visibility_timeout=0)
+    (standing,) = host.peek_messages(max_messages=2)
+    assert standing.expires_on is not None
+    assert standing.expires_on.year == 9999
+    (taken,) = await queue.take_poison(name)
+    assert (taken.queue, taken.text, taken.deliveries) == (name, "bm8gSlNPTg==", 2)
     await queue.drop_poison(replace(taken, receipt=f"{taken.receipt[:-4]}AAAA"))
     assert host.get_queue_properties().approximate_message_count == 1
     for _ in range(2):

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.exceptions import ClientAuthenticationError
+from azure.identity import CredentialUnavailableError
 from operator_account import Account
 from test_up import FakeGitHub, Up, environment, event as event_of, eventually, github, post  # noqa: F401 - two of them are fixtures
 
+from functions.adapters.account import translation
+from functions.settings import StateAccount
 from local.azurite import ACCOUNT
 from local.cli import main
+from local.commands.surroundings import CommandError, Surroundings, asking
 from local.provision import DATA_CONTAINER
 
 
@@ -35,6 +40,13 @@ class TestSurroundings:
         said = signalbox(*command, status=1)
         assert "does not answer" in said
         assert said.count("\n") == 1
+
+    @pytest.mark.parametrize("fault", [CredentialUnavailableError("no identity"), ClientAuthenticationError("no")])
+    def test_nobody_is_signed_in(self, fault: Exception) -> None:
+        """Whether no token could be had, or storage takes none such: 'az login' is what mends it."""
+        surroundings = Surroundings("Azure", StateAccount(name="someaccount"), {}, "", "")
+        with pytest.raises(CommandError, match="run 'az login'"), asking(surroundings), translation("read"):
+            raise fault
 
     def test_unreadable_connection_string(self, signalbox: Callable[..., str], monkeypatch: Any) -> None:
         """The setting is named."""
