@@ -140,7 +140,7 @@ def replayed(dispatch: Dispatch) -> Dispatch:
     One that went unheard was accepted by GitHub once: its run is looked for first, and only where there is none is it
     sent again.
     """
-    again = replace(dispatch, probes=0, replays=dispatch.replays + 1, reason="replayed by a person")
+    again = replace(dispatch, probes=0, unheard=0, replays=dispatch.replays + 1, reason="replayed by a person")
     if dispatch.state is State.PARKED and dispatch.sent is not None:
         return replace(again, state=State.SENDING, sending_since=dispatch.sent)
     return replace(again, state=State.READY, not_before=None)

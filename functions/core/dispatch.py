@@ -90,6 +90,7 @@ class Dispatch:
         looked: when a run was last looked for.
         parked: when it was last parked.
         probes: how often it went on from there by itself, to find out whether the cause was mended.
+        unheard: how often its run was looked for again, and it was sent again, after it went unheard.
         replays: how often a person sent it on its way again.
         unstarted: ids of its runs that were cancelled before they began; they do not count as its runs.
         restarts: how often it was sent again because of that; one sending may start several runs.
@@ -121,6 +122,7 @@ class Dispatch:
     looked: datetime | None = None
     parked: datetime | None = None
     probes: int = 0
+    unheard: int = 0
     replays: int = 0
     unstarted: tuple[int, ...] = ()
     restarts: int = 0
@@ -242,9 +244,22 @@ def after_answer(dispatch: Dispatch, verdict: Verdict, now: datetime) -> Step:
 
 
 def runs_of(dispatch: Dispatch, runs: Iterable[Run]) -> list[Run]:
-    """The runs that `dispatch` started, oldest first: its id stands in their names, or GitHub said which one."""
+    """The runs that `dispatch` started, oldest first: its id stands in their names, or GitHub said which one.
+
+    One that was cancelled before it began counts again once somebody ran it again.
+    """
     found = (run for run in runs if dispatch.id in run.title or run.id == dispatch.run_id)
-    return sorted((run for run in found if run.id not in dispatch.unstarted), key=lambda run: run.id)
+    counting = (run for run in found if run.id not in dispatch.unstarted or run.conclusion != "cancelled")
+    return sorted(counting, key=lambda run: run.id)
+
+
+def are_found(dispatch: Dispatch, runs: Iterable[Run]) -> bool:
+    """True where `runs` hold a run of `dispatch`, and every one that it is known to have.
+
+    Less says nothing of how it goes: the runs of one dispatch may stand on two pages of a listing.
+    """
+    found = {run.id for run in runs_of(dispatch, runs)}
+    return bool(found) and {dispatch.run_id or min(found), *dispatch.other_runs} <= found
 
 
 def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> Dispatch:
@@ -258,6 +273,7 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
             state=State.DONE if ended else State.CONFIRMED,
             sent=dispatch.sent or dispatch.sending_since,
             looked=now,
+            unstarted=tuple(sorted(set(dispatch.unstarted).difference(other.id for other in found))),
             run_id=run.id,
             run_url=run.url,
             other_runs=tuple(other.id for other in found[1:]),
@@ -270,7 +286,7 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
         until = max(dispatch.sending_since + patience, dispatch.not_before or dispatch.sending_since)
         if until > now:
             return looked
-        reason = f"attempt {dispatch.attempts} started no run, so it is sent again"
+        reason = f"attempt {dispatch.attempts} started no run that began, so it is sent again"
         return replace(looked, state=State.READY, not_before=None, reason=reason)
     if dispatch.state is State.SENT and dispatch.sent is not None and now - dispatch.sent > HEARD_WITHIN:
         reason = f"unheard: GitHub accepted it, but no run's name holds {dispatch.id}. {_how_to_be_heard(dispatch)}"
@@ -298,11 +314,15 @@ def to_look_into(dispatch: Dispatch, runs: Iterable[Run]) -> tuple[int, ...]:
 
 
 def after_no_start(dispatch: Dispatch, runs: tuple[int, ...], now: datetime) -> Dispatch:
-    """The dispatch whose runs were cancelled before any of them began: nothing was done yet, so it is sent again."""
+    """The dispatch whose runs were cancelled before any of them began: nothing was done yet, so it is sent again.
+
+    Until then it is looked for like one whose outcome is unknown: a person may run such a run again, and a further
+    workflow's run may still come.
+    """
     pause = UNSTARTED_PAUSE * 4**dispatch.restarts
     return replace(
         dispatch,
-        state=State.READY,
+        state=State.SENDING,
         not_before=now + pause,
         unstarted=(*dispatch.unstarted, *runs),
         restarts=dispatch.restarts + 1,
@@ -311,7 +331,7 @@ def after_no_start(dispatch: Dispatch, runs: tuple[int, ...], now: datetime) -> 
         run_url="",
         other_runs=(),
         conclusion="",
-        reason=f"run {runs[0]} was cancelled before it began, so it is sent again",
+        reason=f"run {runs[0]} was cancelled before it began, so it is sent again after {format_time(now + pause)}",
     )
 
 

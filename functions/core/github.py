@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from functions.core.values import parse_time
 
@@ -134,7 +134,7 @@ def read_dispatch_answer(
 def _named_run(answer: Answer) -> tuple[int | None, str]:
     """The run that an answer to a workflow dispatch names, with its address for people; (None, "") where it names none.
 
-    Servers that do not know `return_run_details` answer 204.
+    Servers that do not know `return_run_details` answer 204, or refuse it; see `refuses_run_details`.
     """
     try:
         told = json.loads(answer.body)
@@ -144,6 +144,18 @@ def _named_run(answer: Answer) -> tuple[int | None, str]:
     if not isinstance(run_id, int) or isinstance(run_id, bool):
         return None, ""
     return run_id, str(told.get("html_url") or "")
+
+
+RUN_DETAILS = "return_run_details"
+"""What asks GitHub to name the run of a workflow dispatch in its answer."""
+
+
+def refuses_run_details(answer: Answer | NoAnswer) -> TypeGuard[Answer]:
+    """True where the server does not know that key of a workflow dispatch, refused the whole for it and did nothing.
+
+    GitHub Enterprise Server 3.19 does so.
+    """
+    return isinstance(answer, Answer) and answer.status == 422 and f'"{RUN_DETAILS}"' in message_of(answer)
 
 
 def is_limit(answer: Answer) -> bool:
@@ -275,6 +287,14 @@ def refused_listing(answer: Answer | NoAnswer, repository: str) -> str:
     return f"its run cannot be looked for, GitHub answered {answer.status}{message_of(answer)}: {mend}"
 
 
+def moved_within(answer: Answer | NoAnswer, api_url: str) -> str:
+    """The path that a redirection names within the same API, or "": the token goes to no other address."""
+    if isinstance(answer, NoAnswer) or answer.status not in {301, 302, 307, 308}:
+        return ""
+    location = answer.headers.get("location", "")
+    return location.removeprefix(api_url) if location.startswith(f"{api_url}/") else ""
+
+
 def read_runs(answer: Answer) -> tuple[Run, ...] | None:
     """Runs of "List workflow runs for a repository", or None where the answer is none. Odd entries are passed over."""
     if answer.status != 200:
@@ -284,6 +304,18 @@ def read_runs(answer: Answer) -> tuple[Run, ...] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return tuple(_runs(listed)) if isinstance(listed, list) else None
+
+
+def read_run(answer: Answer | NoAnswer) -> tuple[Run, ...] | None:
+    """The one run of "Get a workflow run", none where it was deleted, or None where GitHub does not say now."""
+    if isinstance(answer, NoAnswer) or answer.status not in {200, 404, 410}:
+        return None
+    if answer.status != 200:
+        return ()
+    try:
+        return tuple(_runs([json.loads(answer.body)])) or None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _runs(listed: Iterable[object]) -> Iterable[Run]:

@@ -1,7 +1,8 @@
 """Did a run that was cancelled ever begin? Read from its jobs.
 
 Follows "List jobs for a workflow run" of GitHub's documentation. A run that waits for its concurrency group, for a
-runner or for an approval has no jobs yet, or jobs without a step that started.
+runner or for an approval has no jobs yet, or jobs without a step that started. All of its attempts count: one that
+began, was run again by a person and was cancelled before that began has done a part of its work.
 """
 
 from __future__ import annotations

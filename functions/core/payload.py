@@ -7,6 +7,7 @@ import re
 from datetime import timedelta
 
 from functions.core.dispatch import Dispatch
+from functions.core.github import RUN_DETAILS
 from functions.core.values import Json, JsonObject, compact_json
 
 PAYLOAD_SCHEMA = 1
@@ -115,7 +116,7 @@ def _inputs(dispatch: Dispatch, data: JsonObject) -> JsonObject:
             "manifest_sha256": dispatch.manifest.sha256 if dispatch.manifest else "",
             "payload": compact_json(_payload(dispatch, data)),
         },
-        "return_run_details": True,
+        RUN_DETAILS: True,
     }
 
 

@@ -138,7 +138,9 @@ def fate(dispatch: Dispatch) -> str:
             until = f" from {format_time(dispatch.not_before)} on" if dispatch.not_before else ""
             return f"waits to be sent{until}" + (f", because {dispatch.reason}" if dispatch.reason else "")
         case State.SENDING:
-            return "is being sent"
+            return "is being sent" + (
+                f", but its run is looked for first: {dispatch.reason}" if dispatch.reason else ""
+            )
         case State.SENT:
             return "was accepted by GitHub; its run is looked for" + (
                 f", but {dispatch.reason}" if dispatch.reason else ""

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+from functions.core.parking import doors_of
 from functions.core.routes import Route
 from functions.core.values import JsonObject
 from functions.flow.budget_keeper import BudgetKeeper
@@ -53,7 +54,7 @@ class Orchestrator:
         return Orchestrator(
             intake=intake,
             closer=WindowCloser(by_name, store, queue, clock, chance, budgets, repository),
-            sender=Sender(store, queue, github, clock, chance, budgets),
+            sender=Sender(store, queue, github, clock, chance, budgets, doors_of(routes, repository)),
             housekeeper=Housekeeper(store, queue, intake, clock),
             store=store,
             clock=clock,

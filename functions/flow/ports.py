@@ -47,7 +47,10 @@ class SegmentState:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who looks for a repository's runs: messages with its token; GitHub is not asked before `not_before`."""
+    """Who looks for a repository's runs: messages with its token.
+
+    `not_before` is when its first look comes, or the next one that GitHub allows; None once it was begun.
+    """
 
     token: str
     not_before: datetime | None = None
@@ -171,8 +174,11 @@ class GitHub(Protocol):
     async def list_runs(self, repository: str, trigger: str, span: Span, page: int) -> Answer | NoAnswer:
         """GET /repos/{repository}/actions/runs, those that this event started in this span; 100 a page from 1."""
 
+    async def get_run(self, repository: str, run_id: int) -> Answer | NoAnswer:
+        """GET /repos/{repository}/actions/runs/{run_id}."""
+
     async def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
-        """GET /repos/{repository}/actions/runs/{run_id}/jobs, the first 100."""
+        """GET /repos/{repository}/actions/runs/{run_id}/jobs, the first 100 of all its attempts."""
 
 
 class Clock(Protocol):

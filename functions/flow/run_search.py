@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from functions.core.dispatch import LOOK_BEFORE, Dispatch, runs_of
+from functions.core.dispatch import LOOK_BEFORE, Dispatch, are_found, runs_of
 from functions.core.github import (
     PAGE,
     Answer,
@@ -55,11 +55,12 @@ class RunSearch:
     async def search(self, repository: str, trigger: str, waiting: Iterable[Dispatch]) -> Found | NoListing:
         """The runs that `trigger` started since shortly before the oldest of `waiting` was sent, newest first.
 
-        Ends as soon as each has a run.
+        Ends as soon as all runs of each are found that it is known to have, and at least one.
         """
         missing = list(waiting)
         span = Span(min(item.sent or item.sending_since or item.created for item in missing) - LOOK_BEFORE)
         found: dict[int, Run] = {}
+        its: dict[str, list[Run]] = {item.id: [] for item in missing}
         page = 0
         for asked in range(1, MOST_PAGES + 1):
             page += 1
@@ -68,7 +69,9 @@ class RunSearch:
             if runs is None:
                 return self._no_listing(repository, answer)
             found.update((run.id, run) for run in runs)
-            missing = [item for item in missing if not runs_of(item, runs)]
+            for item in missing:
+                its[item.id] += runs_of(item, runs)
+            missing = [item for item in missing if not are_found(item, its[item.id])]
             whole = len(runs) < PAGE
             if whole or not missing:
                 return Found(tuple(found.values()), asked, whole)

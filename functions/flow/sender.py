@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,14 +17,14 @@ from functions.core.dispatch import (
     after_answer,
     after_listing,
     after_no_start,
+    are_found,
     begin,
     next_look,
-    runs_of,
     to_look_into,
 )
-from functions.core.github import Answer, NoAnswer, read_dispatch_answer
+from functions.core.github import Answer, NoAnswer, Run, read_dispatch_answer, read_run
 from functions.core.jobs import read_began
-from functions.core.parking import wake
+from functions.core.parking import at_todays_door, wake
 from functions.core.payload import build_inputs, build_request, jittered
 from functions.core.values import format_time
 from functions.flow.budget_keeper import BudgetKeeper
@@ -35,10 +36,13 @@ _log = logging.getLogger("signalbox.dispatch")
 
 _FIRST_LOOK = timedelta(seconds=2)
 
+_LATEST_LOOK = timedelta(minutes=1)
+"""A look that is so late will not come: its message was lost. Longer than a message waits in a busy queue."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Works off ledger rows, one message at a time."""
+    """Works off ledger rows, one message at a time. `doors` are those that the routes have in this version."""
 
     store: Store
     queue: Queue
@@ -46,6 +50,7 @@ class Sender:
     clock: Clock
     chance: Chance
     budgets: BudgetKeeper
+    doors: Mapping[str, tuple[str, str, str]]
 
     async def send(self, dispatch_id: str) -> None:
         """Send one dispatch, if its turn has come. Whoever stores `sending` first sends; the others go away."""
@@ -103,8 +108,6 @@ class Sender:
         _log.info("dispatch %s: %s %s", stored.id, stored.state, stored.reason)
         if stored.waits_for_run:
             await self.start_watch(sending.repository)
-            if stored.state is not State.SENDING and stored.probes:
-                await self._wake(await self.store.unfinished_dispatches())  # the probe went through: the others follow
         elif step.again is not None:
             await self._again(stored, step.again)
 
@@ -124,14 +127,16 @@ class Sender:
     async def start_watch(self, repository: str) -> None:
         """Have the runs of a repository listed soon, but not before GitHub allows it.
 
-        A newer watch takes over from every older one.
+        A newer watch takes over from every older one, unless that one's look is just about to come: were dispatches
+        that follow each other to take over and over, no look would ever come.
         """
         leader = await self.store.watch_leader(repository)
-        not_before = leader.not_before if leader else None
-        watch = Watch(self.chance.token(), not_before)
+        now = self.clock.now()
+        if leader is not None and leader.not_before is not None and now < leader.not_before + _LATEST_LOOK:
+            return
+        watch = Watch(self.chance.token(), now + _FIRST_LOOK)
         await self.store.lead_watch(repository, watch)
-        delay = _FIRST_LOOK if not_before is None else max(_FIRST_LOOK, not_before - self.clock.now())
-        await self._look_again(repository, watch.token, delay)
+        await self._look_again(repository, watch.token, _FIRST_LOOK)
 
     async def _look_again(self, repository: str, token: str, delay: timedelta) -> None:
         await self.queue.send({"kind": "watch", "repository": repository, "token": token}, delay)
@@ -141,13 +146,15 @@ class Sender:
         leader = await self.store.watch_leader(repository)
         if leader is None or leader.token != token:
             return
-        waiting = [
-            item
-            for item in await self.store.unfinished_dispatches()
-            if item.repository == repository and item.waits_for_run
-        ]
+        await self.store.lead_watch(repository, Watch(token))  # who comes from now on may be too late for this look
+        rows = await self.store.unfinished_dispatches()
+        waiting = [item for item in rows if item.repository == repository and item.waits_for_run]
         if not waiting:
             return
+        # Here and not only by the timer: what was accepted shows parked ones that they may go, until its run has ended.
+        to_watch = await self._wake(rows)
+        for other in sorted(to_watch - {repository}):
+            await self.start_watch(other)
         asked = self.clock.now()  # a run that appears while the listing is under way is not on it
         left: list[Dispatch] = []
         pages = 0
@@ -161,7 +168,7 @@ class Sender:
                 return
             left += [item for dispatch in sought if (item := await self._look(dispatch, found, asked)) is not None]
             pages += found.pages
-        if left:
+        if left or repository in to_watch:
             await self._look_again(repository, token, next_look(left, self.clock.now(), pages))
 
     async def _note(self, waiting: list[Dispatch], reason: str) -> None:
@@ -174,8 +181,11 @@ class Sender:
     async def _look(self, dispatch: Dispatch, found: Found, asked: datetime) -> Dispatch | None:
         """Store what the search that was begun then says; gives the dispatch while it still waits for its run."""
         runs = found.runs
-        if not found.whole and not runs_of(dispatch, runs):
-            return dispatch  # its run may be among those that were not listed
+        if not found.whole and not are_found(dispatch, runs):
+            known = await self._known_runs(dispatch)
+            if known is None:
+                return dispatch  # what is missing may be among those that were not listed
+            runs = known
         changed = after_listing(dispatch, runs, asked)
         cancelled = to_look_into(dispatch, runs)
         if cancelled:
@@ -184,7 +194,7 @@ class Sender:
                 return dispatch
             if not began:
                 changed = after_no_start(dispatch, cancelled, asked)
-        if (changed.state, changed.run_id, changed.reason) != (dispatch.state, dispatch.run_id, dispatch.reason):
+        if replace(changed, looked=dispatch.looked) != dispatch:
             try:
                 changed = await self.store.replace_dispatch(changed)
             except Conflict:
@@ -193,6 +203,18 @@ class Sender:
         if changed.state is State.READY:
             await self._send_in_time(changed)
         return changed if changed.waits_for_run else None
+
+    async def _known_runs(self, dispatch: Dispatch) -> tuple[Run, ...] | None:
+        """The runs of a confirmed dispatch, asked for one by one; None where GitHub does not say, or none is known."""
+        if dispatch.state is not State.CONFIRMED or dispatch.run_id is None:
+            return None
+        known: list[Run] = []
+        for run_id in (dispatch.run_id, *dispatch.other_runs):
+            run = read_run(await self.github.get_run(dispatch.repository, run_id))
+            if run is None:
+                return None
+            known += run
+        return tuple(known)
 
     async def _began(self, repository: str, runs: tuple[int, ...]) -> bool | None:
         """Whether any of the runs ever began; None where GitHub does not say now."""
@@ -222,7 +244,7 @@ class Sender:
     async def _wake(self, rows: list[Dispatch]) -> set[str]:
         """Let the parked ones among all unfinished rows go on whose time came; gives repositories to watch for it."""
         to_watch: set[str] = set()
-        for dispatch in wake(rows, self.clock.now()):
+        for dispatch in wake([at_todays_door(row, self.doors) for row in rows], self.clock.now()):
             with suppress(Conflict):  # somebody else woke it
                 woken = await self.store.replace_dispatch(dispatch)
                 _log.info("dispatch %s goes on, parked because %s", woken.id, woken.reason)

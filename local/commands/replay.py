@@ -16,6 +16,7 @@ from functions.adapters.storage import AzureQueue, AzureStore
 from functions.adapters.system import SystemChance, SystemClock
 from functions.core.dead_letters import DeadLetter, Prospect, prospect, replayed
 from functions.core.dispatch import Dispatch, State
+from functions.core.parking import at_todays_door, doors_of
 from functions.flow.intake import Fate, Intake
 from functions.flow.ports import Conflict
 from functions.flow.window_writer import WindowWriter
@@ -159,7 +160,7 @@ def _batches(letters: list[DeadLetter]) -> Iterable[list[DeadLetter]]:
 async def _wake(dispatch: Dispatch, door: Intake) -> None:
     """The row first, then the message: where that is lost, the reconcile timer sends it."""
     try:
-        await door.store.replace_dispatch(replayed(dispatch))
+        await door.store.replace_dispatch(replayed(at_todays_door(dispatch, doors_of(door.routes, door.repository))))
     except Conflict:
         return  # it moves already
     await door.queue.send({"kind": "send", "dispatch": dispatch.id})

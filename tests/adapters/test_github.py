@@ -52,12 +52,16 @@ class Request:
 
 @dataclass
 class Server:
-    """A small server; `answer` is written as it stands, `reset` closes the connection hard, None never answers."""
+    """A small server; `answer` is written as it stands, `reset` closes the connection hard, None never answers.
+
+    `first` are the answers to the first requests.
+    """
 
     answer: bytes | None = b"HTTP/1.1 204 No Content\r\n\r\n"
     reset: bool = False
     url: str = ""
     requests: list[Request] = field(default_factory=list)
+    first: list[bytes] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer requests on one connection."""
@@ -74,7 +78,7 @@ class Server:
                     break
                 if self.answer is None:
                     await asyncio.Event().wait()
-                writer.write(self.answer or b"")
+                writer.write(self.first.pop(0) if self.first else self.answer or b"")
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -187,6 +191,19 @@ async def test_the_workflow_request(operation: Callable[[str, str], dict[str, An
     jsonschema.validate(json.loads(request.body), schema)
 
 
+async def test_a_server_that_cannot_name_the_run() -> None:
+    """GitHub Enterprise Server 3.19 refuses the wish for it (benc-uk/workflow-dispatch#86): then it is not asked."""
+    refusal = json.dumps({"message": 'Invalid request.\n\n"return_run_details" is not a permitted key.'})
+    body = dict(build_inputs(a_dispatch()))
+    async with running(Server(first=[response("422 Unprocessable Entity", refusal)])) as server:
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).start_workflow("octo/models", "t.yml", body)
+    assert isinstance(answer, Answer)
+    assert answer.status == 204
+    first, second = (json.loads(request.body) for request in server.requests)
+    assert first == body
+    assert second == {"ref": body["ref"], "inputs": body["inputs"]}
+
+
 @pytest.mark.parametrize(
     ("span", "created"),
     [
@@ -220,16 +237,47 @@ async def test_the_listing_request(operation: Callable[[str, str], dict[str, Any
         jsonschema.validate(instance, {key: item for key, item in described[name].items() if key != "format"})
 
 
+@pytest.mark.parametrize("rest", ["", "?page=7"])
+async def test_a_renamed_repository_is_read_where_it_is_now(rest: str) -> None:
+    """What it accepted under its old name is found: "you should follow the redirect", says GitHub of any request."""
+    async with running(Server(response("200 OK", '{"workflow_runs": []}'))) as server:
+        server.first.append(response("301 Moved", Location=f"{server.url}/repositories/1/actions/runs{rest}"))
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).list_runs(
+            "octo/old", "repository_dispatch", Span(SINCE), 3
+        )
+    assert isinstance(answer, Answer)
+    assert answer.status == 200
+    first, second = server.requests
+    assert second.path == "/repositories/1/actions/runs"
+    assert second.query == ({"page": ["7"]} if rest else first.query)
+    assert second.headers["authorization"] == f"Bearer {TOKEN}"
+
+
+async def test_the_request_of_one_run(operation: Callable[[str, str], dict[str, Any]]) -> None:
+    """GET to the documented path."""
+    async with running(Server(response("200 OK", '{"id": 7}'))) as server:
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).get_run("octo/models", 7)
+    assert isinstance(answer, Answer)
+    assert answer.body == '{"id": 7}'
+    assert [(request.method, request.target) for request in server.requests] == [
+        ("GET", "/repos/octo/models/actions/runs/7")
+    ]
+    operation("get", "/repos/{owner}/{repo}/actions/runs/{run_id}")
+
+
 async def test_the_jobs_request(operation: Callable[[str, str], dict[str, Any]]) -> None:
-    """GET to the documented path, with a documented parameter."""
+    """GET to the documented path, with documented parameters; GitHub's default are the jobs of the last attempt."""
     async with running(Server(response("200 OK", '{"total_count": 0, "jobs": []}'))) as server:
         answer = await GitHubRest(server.url, PersonalToken(TOKEN)).list_jobs("octo/models", 7)
     assert isinstance(answer, Answer)
     assert answer.body == '{"total_count": 0, "jobs": []}'
     (request,) = server.requests
     assert (request.method, request.path) == ("GET", "/repos/octo/models/actions/runs/7/jobs")
-    assert request.query == {"per_page": ["100"]}
-    operation("get", "/repos/{owner}/{repo}/actions/runs/{run_id}/jobs")
+    assert request.query == {"filter": ["all"], "per_page": ["100"]}
+    described = operation("get", "/repos/{owner}/{repo}/actions/runs/{run_id}/jobs")["parameters"]
+    (attempts,) = (parameter["schema"] for parameter in described if parameter["name"] == "filter")
+    assert "all" in attempts["enum"]
+    assert attempts["default"] == "latest"
 
 
 async def test_headers() -> None:

@@ -169,6 +169,7 @@ dispatches = st.builds(
     looked=st.none() | times,
     parked=st.none() | times,
     probes=st.integers(0, 100),
+    unheard=st.integers(0, 100),
     replays=st.integers(0, 100),
     unstarted=st.lists(st.integers(1), max_size=3).map(tuple),
     restarts=st.integers(0, 3),

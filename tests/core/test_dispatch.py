@@ -20,6 +20,7 @@ from functions.core.dispatch import (
     after_answer,
     after_listing,
     after_no_start,
+    are_found,
     begin,
     next_look,
     to_look_into,
@@ -56,7 +57,7 @@ class TestRow:
     def test_of_an_earlier_version(self) -> None:
         """A row that lacks what came later has its defaults."""
         row = json.loads(SENT.to_text())
-        for later in ("parked", "probes", "unstarted", "restarts", "replays", "workflow", "ref"):
+        for later in ("parked", "probes", "unheard", "unstarted", "restarts", "replays", "workflow", "ref"):
             del row[later]
         assert Dispatch.from_text(json.dumps(row), "v") == SENT
 
@@ -221,10 +222,30 @@ class TestAfterListing:
         assert after_listing(dispatch, old, NOW) == replace(dispatch, looked=NOW)
         assert after_listing(dispatch, (*old, a_run(3)), NOW).run_id == 3
 
+    def test_a_run_that_never_began_is_run_again(self) -> None:
+        """By a person: it counts from then on, until it is cancelled before it began once more."""
+        dispatch = replace(SENDING, unstarted=(1, 2))
+        again = after_listing(
+            dispatch, (a_run(1, conclusion="cancelled"), a_run(2, status="queued", conclusion="")), NOW
+        )
+        assert (again.state, again.run_id, again.unstarted) == (State.CONFIRMED, 2, (1,))
+        assert to_look_into(again, (a_run(2, conclusion="cancelled"),)) == (2,)
+
     def test_a_confirmed_dispatch_stays_so(self) -> None:
         """One listing without its run does not take back what was seen."""
         confirmed = replace(SENT, state=State.CONFIRMED, run_id=1)
         assert after_listing(confirmed, (), NOW + timedelta(days=1)).state is State.CONFIRMED
+
+
+def test_all_of_its_runs_are_found() -> None:
+    """One at least, and every one that it is known to have; runs of others say nothing."""
+    known = replace(SENT, run_id=1, other_runs=(2,))
+    assert not are_found(SENT, ())
+    assert not are_found(SENT, (a_run(1, title="sb-bbbbbbbbbbbbbbbbbbbb"),))
+    assert are_found(SENT, (a_run(1),))
+    assert not are_found(known, (a_run(1),))
+    assert not are_found(known, (a_run(2), a_run(3)))
+    assert are_found(known, (a_run(1), a_run(2), a_run(3)))
 
 
 class TestNoStart:
@@ -244,9 +265,13 @@ class TestNoStart:
         for number, minutes in enumerate((5, 20, 80), 1):
             assert to_look_into(dispatch, (a_run(number, conclusion="cancelled"),)) == (number,)
             dispatch = after_no_start(replace(dispatch, run_id=number, run_url="u"), (number,), NOW)
-            assert (dispatch.state, dispatch.not_before) == (State.READY, NOW + minutes * MINUTE)
+            assert (dispatch.state, dispatch.not_before) == (State.SENDING, NOW + minutes * MINUTE)
+            assert after_listing(dispatch, (), NOW + minutes * MINUTE - SECOND).state is State.SENDING
+            assert after_listing(dispatch, (), NOW + minutes * MINUTE).state is State.READY
             assert (dispatch.run_id, dispatch.run_url, dispatch.conclusion, dispatch.looked) == (None, "", "", NOW)
-            assert dispatch.reason == f"run {number} was cancelled before it began, so it is sent again"
+            assert dispatch.reason.startswith(
+                f"run {number} was cancelled before it began, so it is sent again after 2"
+            )
         assert dispatch.unstarted == (1, 2, 3)
         assert dispatch.restarts == MOST_UNSTARTED
         assert to_look_into(dispatch, (a_run(4, conclusion="cancelled"),)) == ()

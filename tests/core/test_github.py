@@ -25,9 +25,12 @@ from functions.core.github import (
     Verdict,
     following_span,
     is_rate_limited,
+    moved_within,
     read_dispatch_answer,
+    read_run,
     read_runs,
     refused_listing,
+    refuses_run_details,
     wait_for,
 )
 
@@ -104,6 +107,15 @@ def to_workflow(answer: Answer) -> Verdict:
 def test_the_run_of_a_workflow_dispatch(answer: Answer, verdict: Verdict) -> None:
     """GitHub names it where it knows `return_run_details`; whatever else a success says, it is accepted."""
     assert to_workflow(answer) == verdict
+
+
+def test_a_server_that_does_not_name_runs() -> None:
+    """It says which key it does not permit; any other refusal stays one."""
+    refusal = json.dumps({"message": 'Invalid request.\n\n"return_run_details" is not a permitted key.'})
+    assert refuses_run_details(Answer(422, {}, refusal))
+    assert not refuses_run_details(Answer(400, {}, refusal))
+    assert not refuses_run_details(Answer(422, {}, '{"message": "No ref found for: main"}'))
+    assert not refuses_run_details(NoAnswer("reset", reached=True))
 
 
 def test_what_a_workflow_dispatch_needs() -> None:
@@ -271,6 +283,41 @@ def test_what_is_no_listing_is_none(answer: Answer) -> None:
     """A listing without the run must be told from no listing at all: only the first lets a dispatch be sent again."""
     assert read_runs(answer) is None
     assert read_runs(a_listing()) == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "runs"),
+    [
+        (Answer(200, {}, '{"id": 7, "status": "queued"}'), (Run(7, "", "queued", "", ""),)),
+        (Answer(404), ()),
+        (Answer(410), ()),
+        (Answer(403), None),
+        (Answer(200, {}, "no JSON"), None),
+        (Answer(200, {}, "[" * 100_000), None),
+        (Answer(200, {}, "[]"), None),
+        (Answer(200, {}, "{}"), None),
+        (NoAnswer("reset", reached=True), None),
+    ],
+)
+def test_one_run(answer: Answer | NoAnswer, runs: tuple[Run, ...] | None) -> None:
+    """A run, none where it was deleted, and nothing learned from anything else."""
+    assert read_run(answer) == runs
+
+
+@pytest.mark.parametrize(
+    ("answer", "path"),
+    [
+        *((Answer(status, {"location": "https://api/r/1"}), "/r/1") for status in (301, 302, 307, 308)),
+        (Answer(301, {"location": "https://api.evil/repositories/1"}), ""),
+        (Answer(301, {"location": "/repositories/1"}), ""),
+        (Answer(301), ""),
+        (Answer(200, {"location": "https://api/repositories/1"}), ""),
+        (NoAnswer("reset", reached=True), ""),
+    ],
+)  # fmt: skip
+def test_where_a_renamed_repository_is_read(answer: Answer | NoAnswer, path: str) -> None:
+    """At the address that GitHub names, as long as it is GitHub's."""
+    assert moved_within(answer, "https://api") == path
 
 
 @given(json_values)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from functions.core.dispatch import Dispatch, State
-from functions.core.parking import LONGEST_PROBE, MOST_UNHEARD_PROBES, wake
+from functions.core.parking import LONGEST_PROBE, MOST_UNHEARD_PROBES, at_todays_door, doors_of, wake
+from functions.core.routes import Route
 
 from .strategies import NOW, a_dispatch, dispatches
 
@@ -74,11 +75,34 @@ def test_a_row_of_an_older_version() -> None:
 def test_unheard_is_looked_for_first() -> None:
     """It goes back to where its outcome was unknown; after three times it waits for a person."""
     sent = NOW - HOUR
-    for probes in range(MOST_UNHEARD_PROBES):
-        row = refused(sent=sent, probes=probes)
-        assert wake([row], NOW) == [replace(row, state=State.SENDING, sending_since=sent, probes=probes + 1)]
+    for times in range(MOST_UNHEARD_PROBES):
+        row = refused(sent=sent, unheard=times, probes=99)
+        assert wake([row], NOW) == [replace(row, state=State.SENDING, sending_since=sent, unheard=times + 1)]
         assert wake([row], NOW - HOUR) == []
-    assert wake([refused(sent=sent, probes=MOST_UNHEARD_PROBES)], NOW + LONGEST_PROBE) == []
+    assert wake([refused(sent=sent, unheard=MOST_UNHEARD_PROBES)], NOW + LONGEST_PROBE) == []
+
+
+class TestDoor:
+    """What was mended may be the door itself."""
+
+    ROUTES = (Route("train", (), "t", repository="octo/new", workflow="train.yml", ref="v2"), Route("other", (), "o"))
+    DOORS = doors_of(ROUTES, "octo/models")
+
+    def test_doors_of_the_routes(self) -> None:
+        """A route that names no repository has the setting's."""
+        assert self.DOORS == {"train": ("octo/new", "train.yml", "v2"), "other": ("octo/models", "", "")}
+
+    @pytest.mark.parametrize("state", State)
+    def test_only_what_was_refused_goes_to_the_new_one(self, state: State) -> None:
+        """GitHub did nothing with it; whatever it accepted, or may have, stays at its door."""
+        row = a_dispatch(state=state)
+        moved = at_todays_door(row, self.DOORS).door == self.DOORS["train"]
+        assert moved is (state in {State.PARKED, State.DEAD})
+        assert at_todays_door(replace(row, sent=NOW), self.DOORS) == replace(row, sent=NOW)
+
+    def test_a_route_that_is_gone(self) -> None:
+        """Its dispatches keep what they have."""
+        assert at_todays_door(refused(), {}) == refused()
 
 
 @given(st.lists(dispatches, max_size=6))

@@ -63,8 +63,8 @@ DISPATCH_TEXT = (
     '"subject":"/blobServices/default/containers/c/blobs/p","data":{"url":"u"},"event_count":1,'
     '"manifest":{"url":"https://m","sha256":"ff","count":2,"bytes":512},"created":"2026-11-20T12:00:00.000000Z",'
     '"workflow":"","ref":"","state":"sent","reason":"","attempts":1,"not_before":null,"sending_since":null,'
-    '"sent":"2026-11-20T12:00:00.000000Z","looked":null,"parked":null,"probes":0,"replays":0,"unstarted":[],"restarts":0,'
-    '"run_id":null,"run_url":"","other_runs":[],"conclusion":""}'
+    '"sent":"2026-11-20T12:00:00.000000Z","looked":null,"parked":null,"probes":0,"unheard":0,"replays":0,"unstarted":[],'
+    '"restarts":0,"run_id":null,"run_url":"","other_runs":[],"conclusion":""}'
 )
 
 LINE = Line(parse(blob_event("d/a.csv")), NOW)

@@ -116,6 +116,10 @@ def test_cause_of_a_dispatch() -> None:
             "from 2026-11-20T12:00:00.000000Z on, because GitHub is away",
         ),
         ({"state": State.SENDING}, "is being sent"),
+        (
+            {"state": State.SENDING, "reason": "a time-out"},
+            "is being sent, but its run is looked for first: a time-out",
+        ),
         ({"state": State.SENT}, "its run is looked for"),
         ({"state": State.CONFIRMED, "run_id": 7}, "started run 7, which is going"),
         ({"state": State.DONE, "run_id": 7, "conclusion": "success"}, "started run 7, which ended: success"),

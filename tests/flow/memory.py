@@ -285,18 +285,12 @@ class SimulatedGitHub:
         ]
         found.sort(key=lambda run: run.created, reverse=True)
         del found[_MOST_LISTED:]
-        runs = [
-            {
-                "id": run.id,
-                "display_title": f"train {run.dispatch_id}",
-                "status": "completed" if run.ends <= now else "in_progress",
-                "conclusion": run.fate.replace("unstarted", "cancelled") if run.ends <= now else None,
-                "html_url": f"https://github.example/{repository}/actions/runs/{run.id}",
-                "created_at": run.created.isoformat()[:19] + "Z",
-            }
-            for run in found[100 * (page - 1) : 100 * page]
-        ]
+        runs = [_document(run, repository, now) for run in found[100 * (page - 1) : 100 * page]]
         return Answer(200, {}, json.dumps({"total_count": len(found), "workflow_runs": runs}))
+
+    async def get_run(self, repository: str, run_id: int) -> Answer | NoAnswer:
+        found = [run for run in self.runs if run.id == run_id]
+        return Answer(200, {}, json.dumps(_document(found[0], repository, self._clock()))) if found else Answer(404)
 
     async def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
         (run,) = (run for run in self.runs if run.id == run_id)
@@ -305,3 +299,15 @@ class SimulatedGitHub:
         ]
         job = {"id": 1, "conclusion": "cancelled", "steps": [] if run.fate == "unstarted" else began}
         return Answer(200, {}, json.dumps({"total_count": 1, "jobs": [job]}))
+
+
+def _document(run: _Run, repository: str, now: datetime) -> JsonObject:
+    ended = run.ends <= now
+    return {
+        "id": run.id,
+        "display_title": f"train {run.dispatch_id}",
+        "status": "completed" if ended else "in_progress",
+        "conclusion": run.fate.replace("unstarted", "cancelled") if ended else None,
+        "html_url": f"https://github.example/{repository}/actions/runs/{run.id}",
+        "created_at": run.created.isoformat()[:19] + "Z",
+    }

@@ -244,7 +244,7 @@ class Instance:
         raise asyncio.CancelledError
 
     def _fail(self, method: str, *, took_effect: bool) -> NoAnswer:
-        if method in {"create_dispatch", "start_workflow", "list_runs", "list_jobs"}:
+        if method in {"create_dispatch", "start_workflow", "list_runs", "get_run", "list_jobs"}:
             return NoAnswer(f"simulated fault of {method}", reached=took_effect)
         raise StorageUnavailable(f"simulated fault of {method}")
 

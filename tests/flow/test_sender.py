@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -204,6 +205,30 @@ async def test_only_the_newest_watch_goes_on(world: World) -> None:
     assert sum('"watch"' in message.body for message in world.queue.messages) == 1
 
 
+async def test_a_steady_stream_is_watched(world: World) -> None:
+    """One dispatch a second: none of them keeps the look from coming that the one before it asked for."""
+    app = world.start()
+    for number in range(180):
+        await world.deliver(run_completed(f"train-{number}"), by=app)
+        await world.run_for(SECOND, app)
+    assert sum(call.method == "list_runs" for call in world.calls) > 40
+    assert sum(row.state is State.DONE for row in world.ledger()) > 100
+
+
+async def test_a_look_that_was_lost_is_made_good(world: World) -> None:
+    """The leader's message is gone: the next dispatch waits for it no longer than a minute."""
+    await world.deliver(run_completed("train-1"))
+    await world.start().app.sender.send(world.ledger()[0].id)
+    world.queue.messages.clear()
+    lost = world.store.watches["octo/models"]
+    for moment, stands in ((30 * SECOND, True), (MINUTE, False)):
+        world.pass_time(moment)
+        await world.start().app.sender.start_watch("octo/models")
+        assert (world.store.watches["octo/models"] == lost) is stands
+    await world.finish()
+    assert world.is_idle()
+
+
 async def test_a_crash_while_sending_is_looked_for(world: World) -> None:
     """The instance died between GitHub's acceptance and its own note of it: found, not sent again."""
     world.plan = on("create_dispatch", Fault.CRASH_AFTER)
@@ -264,6 +289,29 @@ async def test_a_run_cancelled_before_it_began_is_made_good(world: World, lost: 
     assert (row.state, row.conclusion, row.attempts, row.run_id) == (State.DONE, "success", 2, 2)
     assert row.unstarted == (1,)
     assert pauses(world)[0] >= UNSTARTED_PAUSE
+
+
+async def test_a_run_cancelled_before_it_began_that_a_person_runs_again(world: World) -> None:
+    """Before its dispatch is sent again: then the work is done, and must not be done twice."""
+    world.github.fates.append("unstarted")
+    await world.deliver(run_completed())
+    await world.run_for(3 * MINUTE)
+    world.github.runs[0] = replace(world.github.runs[0], fate="success", ends=world.now + 3 * MINUTE)
+    await world.finish()
+    (row,) = world.ledger()
+    assert (row.state, row.conclusion, row.attempts, row.run_id, row.unstarted) == (State.DONE, "success", 1, 1, ())
+
+
+async def test_a_second_run_that_comes_after_the_first_was_cancelled(world: World) -> None:
+    """Two workflows listen; the run of the one is cancelled before it began, before that of the other is listed."""
+    world.github.fates.append("unstarted")
+    await world.deliver(run_completed())
+    await world.run_for(2 * MINUTE)
+    first = world.github.runs[0]
+    world.github.runs.append(replace(first, id=2, created=world.now, ends=world.now + HOUR, fate="success"))
+    await world.finish()
+    (row,) = world.ledger()
+    assert (row.state, row.attempts, row.run_id) == (State.DONE, 1, 2)
 
 
 async def test_a_run_that_is_never_let_begin(world: World) -> None:
@@ -331,6 +379,64 @@ class TestParked:
         await world.run_for(6 * MINUTE)
         assert {row.state for row in world.ledger()} == {State.CONFIRMED}
 
+    async def test_one_that_passes_and_ends_at_once_wakes_them_too(self, world: World) -> None:
+        """Its run is over before the timer comes: who waits since hours for the token does not wait for hours more."""
+        world.github.takes = MINUTE
+        world.github.answers.extend([Answer(401)] * 6)
+        await world.deliver(run_completed("train-1"))
+        await world.run_for(8 * HOUR + 2 * MINUTE)
+        await world.deliver(run_completed("train-2"))
+        await world.run_for(5 * MINUTE)
+        assert {row.state for row in world.ledger()} == {State.DONE}
+
+    async def test_unheard_that_wakes_under_a_watch(self, world: World) -> None:
+        """The run of another dispatch is found by the look that wakes it: that look is not the last one."""
+        world.github.listens = False
+        await world.deliver(run_completed("train-1"))
+        await world.run_for(11 * MINUTE)
+        world.github.listens = True
+        world.now = world.github.requests[0][0] + 26 * MINUTE
+        app = world.start()
+        await world.deliver(run_completed("train-2"), by=app)
+        world.github.takes = timedelta()
+        await app.app.sender.send(world.ledger()[1].id)
+        world.pass_time(5 * SECOND)
+        await app.app.sender.watch("octo/models", world.store.watches["octo/models"].token)
+        assert [row.state for row in world.ledger()] == [State.SENDING, State.DONE]
+        assert world.store.watches["octo/models"].token in world.queue.messages[-1].body
+
+    async def test_a_repository_that_was_renamed(self, world: World) -> None:
+        """The reason says to mend GITHUB_REPOSITORY: once that is done, what is parked goes to the new name."""
+        world.github.answers.append(Answer(307))
+        await world.deliver(run_completed())
+        await world.run_for(MINUTE)
+        mended = world.start([replace(DEPLOY, repository="octo/renamed")])
+        await world.run_for(HOUR, mended)
+        (row,) = world.ledger()
+        assert (row.state, row.repository, row.attempts) == (State.DONE, "octo/renamed", 2)
+        sent = [call.arguments[0] for call in world.calls if call.method == "create_dispatch"]
+        assert sent == ["octo/models", "octo/renamed"]
+
+    async def test_unheard_is_looked_for_where_it_was_accepted(self, world: World) -> None:
+        """Its run comes late in a repository to which nothing else goes any more: the look at another one wakes it."""
+        world.github.starts_after = 12 * MINUTE
+        await world.deliver(run_completed("train-1"))
+        await world.run_for(11 * MINUTE)
+        world.github.starts_after = timedelta()
+        world.now = world.github.requests[0][0] + 26 * MINUTE
+        mended = world.start([replace(DEPLOY, repository="octo/renamed")])
+        await world.deliver(run_completed("train-2"), by=mended)
+        await mended.app.sender.send(world.ledger()[1].id)
+        world.pass_time(5 * SECOND)
+        await mended.app.sender.watch("octo/renamed", world.store.watches["octo/renamed"].token)
+        assert world.ledger()[0].state is State.SENDING
+        await world.finish(mended)
+        assert [(row.state, row.repository) for row in world.ledger()] == [
+            (State.DONE, "octo/models"),
+            (State.DONE, "octo/renamed"),
+        ]
+        assert set(world.github.effective.values()) == {1}
+
     async def test_unheard_is_tried_three_times(self, world: World) -> None:
         """The workflow is missing for long: three more dispatches, then a person has to ask for it."""
         world.github.listens = False
@@ -358,6 +464,15 @@ class TestParked:
         await world.run_for(HOUR)
         (row,) = world.ledger()
         assert (row.state, row.attempts) == (State.DONE, 1)
+        assert world.github.effective == {row.id: 1}
+
+    async def test_a_probe_that_goes_unheard_is_looked_for_all_the_same(self, world: World) -> None:
+        """It probed a bad token four times; once GitHub takes it, its run comes after eleven minutes."""
+        world.github.starts_after = 11 * MINUTE
+        await dispatched(world, *[Answer(401)] * 4)
+        await world.run_for(12 * HOUR)
+        (row,) = world.ledger()
+        assert (row.state, row.attempts, row.probes, row.unheard) == (State.DONE, 5, 4, 1)
         assert world.github.effective == {row.id: 1}
 
 

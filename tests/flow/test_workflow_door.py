@@ -171,6 +171,36 @@ class TestBusyRepository:
         assert (row.state, row.attempts) == (State.SENDING, 1)
         assert len(world.github.requests) == requests
 
+    @pytest.mark.parametrize("lost", [None, Fault.FAIL_BEFORE])
+    async def test_the_end_of_a_run_that_is_listed_no_more(self, lost: Fault | None) -> None:
+        """It waited for an approval while others started more runs than a search reaches: it is asked for by its id."""
+        world = World([DEPLOY])
+        world.github.takes = 2 * HOUR
+        await world.deliver(run_completed())
+        await world.run_for(MINUTE)
+        world.queue.messages.clear()
+        await self.crowd(world, 5_100, each=SECOND)
+        world.plan = on("get_run", lost)
+        await world.run_for(HOUR)
+        (row,) = world.ledger()
+        assert (row.state, row.attempts, row.conclusion) == (State.DONE, 1, "success")
+
+    @pytest.mark.parametrize("fate", ["success", "unstarted"])
+    async def test_two_runs_on_two_pages(self, fate: str) -> None:
+        """A dispatch of two runs, between which a page ends: the one that ended does not speak for both."""
+        world = World([DEPLOY])
+        world.github.takes = 9 * HOUR
+        await world.deliver(run_completed())
+        await world.run_for(MINUTE)
+        going = world.github.runs[0]
+        ended = replace(going, id=2, created=going.created + SECOND, ends=world.now + 2 * MINUTE, fate=fate)
+        world.github.runs.append(ended)
+        await world.run_for(MINUTE)
+        await self.crowd(world, 99, each=timedelta())
+        await world.run_for(HOUR)
+        (row,) = world.ledger()
+        assert (row.state, row.attempts, row.run_id, row.other_runs) == (State.CONFIRMED, 1, 1, (2,))
+
     async def test_the_stand_in_lists_as_github_does(self) -> None:
         """A thousand at most, the newest first, both ends of the span included."""
         world = World([DEPLOY])

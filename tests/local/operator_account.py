@@ -56,6 +56,9 @@ class NoGitHub:
     async def list_runs(self, repository: str, trigger: str, span: Span, page: int) -> Answer | NoAnswer:
         raise AssertionError
 
+    async def get_run(self, repository: str, run_id: int) -> Answer | NoAnswer:
+        raise AssertionError
+
     async def list_jobs(self, repository: str, run_id: int) -> Answer | NoAnswer:
         raise AssertionError
 

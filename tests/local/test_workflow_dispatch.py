@@ -142,7 +142,7 @@ def test_the_sender_finds_its_run(server: Server, monkeypatch: pytest.MonkeyPatc
     clock, chance = SystemClock(), SystemChance()
     store, queue = MemoryStore(clock.now), MemoryQueue(clock.now)
     github = GitHubRest(server.base, PersonalToken(TOKEN))
-    sender = Sender(store, queue, github, clock, chance, BudgetKeeper({}, store, clock))
+    sender = Sender(store, queue, github, clock, chance, BudgetKeeper({}, store, clock), {})
     if not is_heard:
         start_workflow = github.start_workflow
 

@@ -153,7 +153,11 @@ class History:
             fault = FAULTS[int(self.chance.random() * len(FAULTS))]
         if method in _SENDING:
             self._before_dispatch()
-        elif method in {"list_runs", "list_jobs"} and not self.is_calm and self.chance.random() < self.script.faults:
+        elif (
+            method in {"list_runs", "get_run", "list_jobs"}
+            and not self.is_calm
+            and self.chance.random() < self.script.faults
+        ):
             fault = "fail before"
         self.trace.append((self.loop.moment, process.number, method, arguments, fault))
         return fault
