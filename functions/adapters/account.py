@@ -79,8 +79,9 @@ def translation(doing: str) -> Iterator[None]:
             raise MissingStorage(
                 f"{code} in {doing}: deploy infra/deploy.core-infra.json, which creates what is missing"
             ) from error
-        if error.status_code in {408, 429} or (error.status_code or 0) >= 500:
-            raise StorageUnavailable(f"{doing}: {error.status_code} {code}") from error
+        status = error.status_code or 0
+        if status < 300 or status in {408, 429} or status >= 500:  # below 300: the answer's body broke off
+            raise StorageUnavailable(f"{doing}: {status} {code}") from error
         raise
 
 

@@ -319,7 +319,9 @@ class AzureQueue:
     def take_poison(self, queue: str) -> list[PoisonMessage]:
         client = self._poison[queue]
         try:
-            taken = list(client.receive_messages(max_messages=32, visibility_timeout=_POISON_HIDDEN))
+            # Without a page's size each request takes a single message.
+            messages = client.receive_messages(max_messages=32, messages_per_page=32, visibility_timeout=_POISON_HIDDEN)
+            taken = list(messages)
         except ResourceNotFoundError:  # the host creates the queue once it gives up a message
             return []
         found = []

@@ -79,7 +79,7 @@ LARGEST_BUDGET = 500
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """At most `dispatches` (1 to 500) in any span of `per`."""
+    """At most `dispatches` (1 to 500) get their turn in any span of `per`."""
 
     dispatches: int
     per: timedelta

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -375,6 +375,45 @@ async def test_an_answer_that_does_not_come_is_unknown(answer: bytes | None, mon
     assert isinstance(found, NoAnswer)
     assert found.reached is True
     assert len(server.requests) == 1
+
+
+async def test_a_listing_that_breaks_off_is_not_repeated_from_here() -> None:
+    """A GET is asked again by the watch, at GitHub's pace; not at once by the pool."""
+    async with running(Server(reset=True)) as server:
+        answer = await GitHubRest(server.url, PersonalToken(TOKEN)).list_runs("octo/models", "x", Span(SINCE), 1)
+    assert isinstance(answer, NoAnswer)
+    assert len(server.requests) == 1
+
+
+async def test_a_host_that_does_not_take_connections_was_never_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection times out: it can be sent again without looking."""
+    monkeypatch.setattr(github, "_TIMEOUT", (0.3, 5))
+    with socket.socket() as full, ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        answer = await GitHubRest(url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
+    assert isinstance(answer, NoAnswer)
+    assert answer.reached is False
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response("200 OK", "no gzip", Content_Encoding="gzip"),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n",
+    ],
+)
+async def test_an_answer_that_cannot_be_decoded_is_unknown(answer: bytes) -> None:
+    """A proxy spoils it on its way: it may have been taken."""
+    async with running(Server(answer)) as server:
+        found = await GitHubRest(server.url, PersonalToken(TOKEN)).create_dispatch("octo/models", a_request())
+    assert isinstance(found, NoAnswer)
+    assert found.reached is True
 
 
 @pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", b"HTTP/1.1 99999 X\r\n\r\n", b"\r\n" * 200])

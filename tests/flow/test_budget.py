@@ -30,13 +30,14 @@ def moments(world: World) -> list[timedelta]:
 async def test_what_is_beyond_it_waits() -> None:
     """Six run events at once: two dispatches an hour, in their order, and each once."""
     world = World([replace(DEPLOY, budget=TWO_AN_HOUR)])
+    await world.run_for(2 * MINUTE)  # so that no turn falls together with the slow timer
     await world.deliver(*(run_completed(f"train-{number}") for number in range(6)))
     await world.run_for(10 * SECOND)
     waiting = [row for row in world.ledger() if row.state is State.READY]
     assert len(waiting) == 4
     assert all("the budget of route 'deploy' is used up until 2026-11-20T1" in row.reason for row in waiting)
     await world.finish(within=12 * HOUR)
-    assert [round(moment / HOUR, 1) for moment in moments(world)] == [0, 0, 1, 1, 2, 2]
+    assert [round(moment / HOUR, 2) for moment in moments(world)] == [0, 0, 1, 1, 2, 2]
     assert world.github.effective == {row.id: 1 for row in world.ledger()}
 
 
@@ -59,8 +60,21 @@ async def test_windows_grow_while_it_is_used_up() -> None:
     await world.finish(within=6 * HOUR)
     rows = world.ledger()
     assert len(rows) <= 4
+    assert all(row.sent is not None and row.sent - row.created < MINUTE for row in rows)  # one turn for each
     assert all(later - earlier >= HOUR for earlier, later in pairwise(moments(world)))
     assert world.listed() == {(f"digits/{number}.csv", "01"): 1 for number in range(60)}
+
+
+async def test_a_window_that_still_grows_takes_no_turn() -> None:
+    """Another key settles meanwhile: it goes first, and does not wait for what may come an hour later."""
+    world = World([replace(TRAIN, budget=Budget(1, HOUR))])
+    await world.deliver(upload(world, "grows/1.csv"))
+    await world.run_for(30 * SECOND)
+    await world.deliver(upload(world, "settles/1.csv"), upload(world, "grows/2.csv"))
+    await world.run_for(50 * SECOND)
+    await world.deliver(upload(world, "grows/3.csv"))
+    await world.run_for(30 * SECOND)
+    assert [row.key for row in world.ledger() if row.sent] == ["settles"]
 
 
 async def test_a_retry_takes_no_second_slot() -> None:

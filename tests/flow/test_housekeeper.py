@@ -16,7 +16,7 @@ from functions.core.windows import Segment
 
 from .memory import Message
 from .scenes import DEPLOY, HOUR, MINUTE, TRAIN, burst, run_completed, upload
-from .simulation import Call, Fault, World
+from .simulation import Call, Fault, World, on
 
 DAY = timedelta(days=1)
 
@@ -42,6 +42,7 @@ class TestWorkPoison:
         await reconcile.take_up_poison()
         assert not world.queue.poison
         assert [json.loads(message.body)["returned"] for message in world.queue.messages] == [1]
+        assert world.queue.messages[0].visible == world.now + MINUTE
         world.plan = lambda _: None
         await world.finish()
         assert [row.state for row in world.ledger()] == [State.DONE]
@@ -72,6 +73,17 @@ class TestWorkPoison:
         await world.run_for(HOUR)
         assert not world.queue.poison
         assert world.github.effective == {world.ledger()[0].id: 1}
+
+    async def test_what_cannot_be_put_back_is_kept_before_it_goes(self) -> None:
+        """The instance dies before the dead letter is written: the message is still there for the timer's next run."""
+        world = World([TRAIN])
+        world.queue.poison.append(in_queue(world, b"no JSON"))
+        world.plan = on("write_dead_letter", Fault.CRASH_BEFORE)
+        await world.run_for(HOUR)
+        assert not world.queue.poison
+        assert [letter["raw"] for letter in world.store.dead_letters.values()] == [
+            base64.b64encode(b"no JSON").decode("ascii")
+        ]
 
 
 class TestEventsPoison:
@@ -133,6 +145,16 @@ class TestEventsPoison:
         assert [set(letter) - {"schema", "reason", "received"} for letter in letters] == kept
         assert all("failed 5 times more after the host gave it up" in str(letter["reason"]) for letter in letters)
 
+    async def test_the_last_try_is_made(self) -> None:
+        """It is taken in again as often as its dead letter would say."""
+        world = World([TRAIN])
+        message = in_queue(world, burst(world, 1))
+        message.deliveries = MOST_TAKES - 1
+        world.queue.events_poison.append(message)
+        await world.start().app.housekeeper.take_up_poison()
+        assert not world.store.dead_letters
+        assert len(world.store.segments) == 1
+
     async def test_one_that_fails_does_not_stop_the_others(self) -> None:
         """It stays in the queue for the timer's next run."""
         world = World([TRAIN])
@@ -178,6 +200,27 @@ class TestOldWindows:
         await world.deliver(*burst(world, 1))
         await world.finish()
         await world.store.replace_dispatch(replace(world.ledger()[0], state=state))
+        world.pass_time(30 * DAY)
+        await world.start().app.housekeeper.sweep()
+        assert len(world.store.segments) == 1
+
+    async def test_ones_that_closed_late_stay_for_a_week_all_the_same(self) -> None:
+        """Held for eight days, then dispatched: the blob is old, its dispatch is not."""
+        world = World([TRAIN])
+        await world.deliver(*burst(world, 1))
+        world.pass_time(8 * DAY)
+        await world.finish()
+        assert [row.state for row in world.ledger()] == [State.DONE]
+        await world.start().app.housekeeper.sweep()
+        assert len(world.store.segments) == 1
+
+    async def test_ones_that_are_not_marked_as_finished_stay(self) -> None:
+        """Whoever finishes the window reads its blobs, although its dispatch is done."""
+        world = World([TRAIN])
+        await world.deliver(*burst(world, 1))
+        await world.finish()
+        ((name, head),) = world.store.heads.items()
+        world.store.heads[name] = replace(head, unfinished=1)
         world.pass_time(30 * DAY)
         await world.start().app.housekeeper.sweep()
         assert len(world.store.segments) == 1

@@ -138,6 +138,51 @@ async def test_storage_faults_are_outlasted(world: World) -> None:
     assert await instance.run(instance.app.intake.take_value(upload(world, "digits/1.csv"))) is Fate.TAKEN
 
 
+@pytest.mark.parametrize("method", ["insert_dispatch", "send", "write_dead_letter"])
+async def test_storage_faults_are_outlasted_without_a_window(world: World, method: str) -> None:
+    """Nor is one that passes while a ledger row, its message or a dead letter is written."""
+    world.plan = on(method, *[Fault.FAIL_BEFORE] * 3)
+    intake = world.start()
+    for event in (run_completed(), upload(world, "digits/1.csv", account="stranger")):
+        await intake.run(intake.app.intake.take_value(event))
+    assert (len(world.ledger()), len(world.queue.messages), len(letters(world))) == (1, 1, 1)
+
+
+async def test_a_redelivery_sends_what_stands_without_a_message(world: World) -> None:
+    """The instance died between row and message: the event comes again, and nobody waits for the slow timer."""
+    world.plan = on("send", Fault.CRASH_BEFORE)
+    await world.deliver(run_completed())
+    (row,) = world.ledger()
+    assert [json.loads(message.body) for message in world.queue.messages] == [{"kind": "send", "dispatch": row.id}]
+
+
+async def test_a_marker_is_noted_although_the_head_moves(world: World) -> None:
+    """Somebody else changed the head first: it is read again, and the marker counts."""
+    await world.deliver(upload(world, "digits/1.csv"))
+    moved = False
+
+    async def move() -> None:
+        nonlocal moved
+        moved = True
+        (head,) = world.store.heads.values()
+        await world.store.write_head(head.rearmed("other"))
+
+    world.plan = lambda call: move() if call.method == "write_head" and not moved else None
+    await world.deliver(upload(world, "digits/_SUCCESS"))
+    assert moved
+    assert [head.marked for head in world.store.heads.values()] == [True]
+
+
+async def test_a_marker_counts_once_its_alarm_is_set(world: World) -> None:
+    """The instance died before it set the alarm: the marker comes again, and the alarm that the head names rings."""
+    await world.deliver(upload(world, "digits/1.csv"))
+    world.plan = on("send", Fault.CRASH_BEFORE)
+    await world.deliver(upload(world, "digits/_SUCCESS"))
+    (head,) = world.store.heads.values()
+    assert head.marked
+    assert head.alarm in {json.loads(message.body)["alarm"] for message in world.queue.messages}
+
+
 @pytest.mark.parametrize("method", ["read_head", "count_open", "send", "write_head", "create_segment", "append"])
 async def test_storage_that_stays_away_is_told(world: World, method: str) -> None:
     """After twenty seconds it is raised, so that Event Grid delivers again; well before its thirty are over."""

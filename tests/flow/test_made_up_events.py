@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -116,7 +117,8 @@ async def test_real_event_sends_what_the_rescan_left_ready() -> None:
     await world.deliver(made_up(world, real))
     world.queue.messages.clear()
     await world.deliver(real)
-    assert len(world.queue.messages) == 1
+    (row,) = world.ledger()
+    assert [json.loads(message.body)["dispatch"] for message in world.queue.messages] == [row.id]
     await world.finish()
     assert sum(world.github.effective.values()) == 1
 

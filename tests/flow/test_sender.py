@@ -321,9 +321,12 @@ async def test_a_run_that_is_never_let_begin(world: World) -> None:
     assert (row.state, row.conclusion, row.attempts) == (State.DONE, "cancelled", 1 + MOST_UNSTARTED)
 
 
-async def test_a_run_that_began_is_not_repeated(world: World) -> None:
+@pytest.mark.parametrize("lost", [None, "list_jobs"])
+async def test_a_run_that_began_is_not_repeated(world: World, lost: str | None) -> None:
     """Somebody cancelled it in its middle: it did a part of its work, so a person decides."""
     world.github.fates.append("cancelled")
+    if lost:
+        world.plan = on(lost, Fault.FAIL_BEFORE)
     row = await dispatched(world)
     assert (row.state, row.conclusion, row.attempts) == (State.DONE, "cancelled", 1)
 
@@ -518,3 +521,55 @@ async def test_a_listing_that_is_refused_is_told(world: World) -> None:
     await world.finish()
     (row,) = world.ledger()
     assert (row.state, row.reason, row.attempts) == (State.DONE, "", 1)
+
+
+def listings(world: World) -> int:
+    """How often GitHub was asked for runs."""
+    return sum(call.method == "list_runs" for call in world.calls)
+
+
+async def test_a_listing_comes_no_earlier_than_github_asked(world: World) -> None:
+    """Ten minutes; a dispatch that comes meanwhile starts a watch of its own, and that waits as well."""
+    world.github.listing = Answer(429, {"retry-after": "600"})
+    await world.deliver(run_completed("train-1"))
+    await world.run_for(10 * SECOND)
+    world.github.listing = None
+    await world.deliver(run_completed("train-2"))
+    await world.run_for(9 * MINUTE)
+    assert listings(world) == 1
+    await world.run_for(2 * MINUTE)
+    assert {row.state for row in world.ledger()} == {State.DONE}
+
+
+async def test_a_refused_listing_is_asked_for_again_when_github_allows_it(world: World) -> None:
+    """The watch goes on by itself; nobody waits for the slow timer."""
+    world.github.listing = Answer(429, {"retry-after": "30"})
+    await world.deliver(run_completed())
+    await world.run_for(10 * SECOND)
+    await world.run_for(30 * SECOND)
+    assert listings(world) == 2
+
+
+async def test_a_refused_listing_does_not_shorten_a_sending(world: World) -> None:
+    """Its row may still be sent by somebody: it is taken for left by a crash no earlier than without that refusal."""
+    world.plan = on("create_dispatch", Fault.CRASH_BEFORE)
+    world.github.listing = Answer(403, {}, '{"message": "Resource not accessible by personal access token"}')
+    await world.deliver(run_completed())
+    await world.run_for(20 * SECOND)
+    (row,) = world.ledger()
+    assert (row.state, row.reason) == (State.SENDING, "")
+    world.github.listing = None
+    await world.finish()
+    (row,) = world.ledger()
+    assert row.sent is not None
+    assert row.sent - row.created >= SENDING_TIMEOUT
+
+
+async def test_a_retry_whose_message_was_lost_is_found(world: World) -> None:
+    """GitHub's wait is over and no message is there: the timer sends it."""
+    world.github.answers.append(Answer(429, {"retry-after": "60"}))
+    await world.deliver(run_completed())
+    await world.run_for(10 * SECOND)
+    world.queue.messages.clear()
+    await world.finish()
+    assert [(row.state, row.attempts) for row in world.ledger()] == [(State.DONE, 2)]

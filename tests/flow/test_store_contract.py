@@ -28,7 +28,7 @@ from .memory import MemoryStore
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 WIDE = "\N{STEAM LOCOMOTIVE}"
-RULE = json.dumps({"key": "caf\\u00e9 % = ; \\\\ {x}", "v": 1})
+RULE = json.dumps({"key": "caf\\u00e9 %41 % = ; \\\\ {x}", "v": 1})
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +223,15 @@ class TestWindows:
         assert state.now.microsecond == state.modified.microsecond == 0
         assert state.now.utcoffset() == state.created.utcoffset() == timedelta()
 
+    async def test_when_it_was_created(self, store: Store, head: Head) -> None:
+        """An append moves the last change, and not the creation, from which `max_wait` counts."""
+        await store.create_segment(head.current, RULE)
+        await asyncio.sleep(1.1)
+        await store.append(head.current, b"abc\n")
+        state = await store.segment_state(head.current)
+        assert state is not None
+        assert state.created < state.modified
+
     async def test_create_again_keeps_everything(self, store: Store, head: Head) -> None:
         """Creating never truncates, neither an open blob nor a sealed one; the first rule stays."""
         await store.create_segment(head.current, RULE)
@@ -409,9 +418,7 @@ class TestLedger:
         assert read is not None
         await store.replace_dispatch(replace(read, state=State.DONE))
         assert await listed() == unfinished - {State.CONFIRMED}
-        await store.replace_dispatch(
-            replace(await _read(store, rows[State.DONE].id), state=State.READY)  # a replay
-        )
+        await store.replace_dispatch(replace(await _read(store, rows[State.DONE].id), state=State.READY, replays=1))
         assert await listed() == unfinished - {State.CONFIRMED} | {State.READY}
 
     async def test_watch_leader(self, store: Store, route: str) -> None:
@@ -423,6 +430,7 @@ class TestLedger:
         await store.lead_watch(f"{repository}.x", Watch("other"))
         await store.lead_watch(repository, Watch("two"))
         assert await store.watch_leader(repository) == Watch("two")
+        assert await store.watch_leader(f"{repository}.x") == Watch("other")
 
 
 class TestBudgets:
@@ -458,6 +466,37 @@ async def test_dead_letters_can_be_written_again(store: Store, route: str) -> No
     """The same letter under the same name is no fault."""
     for _ in range(2):
         await store.write_dead_letter(f"2026/11/20/{route}.json", {"reason": "é", "event": {}})
+
+
+async def test_no_note_is_left_of_what_is_final(storage: StateStorage, make: Callable[..., Dispatch]) -> None:
+    """Each run of the timer reads all notes: one that stayed would be read for ever."""
+    store, ledger = AzureStore(storage), storage.tables.get_table_client("ledger")
+    rows = [make(), make(state=State.EMPTY)]
+    for row in rows:
+        await store.insert_dispatch(row)
+
+    def noted() -> list[bool]:
+        names = {entity["RowKey"] for entity in ledger.query_entities("RowKey ge 'open ' and RowKey lt 'open ~'")}
+        return [f"open {row.id}" in names for row in rows]
+
+    assert noted() == [True, False]
+    await store.replace_dispatch(replace(await _read(store, rows[0].id), state=State.DONE))
+    assert noted() == [False, False]
+
+
+async def test_a_strange_row_does_not_hide_the_others(storage: StateStorage, make: Callable[..., Dispatch]) -> None:
+    """A note whose row is gone, and a row that only a later version can read, are left out of the unfinished."""
+    store, ledger = AzureStore(storage), storage.tables.get_table_client("ledger")
+    strange, mine = make(), make()
+    await store.insert_dispatch(strange)
+    await store.insert_dispatch(mine)
+    row = {"PartitionKey": "dispatch", "RowKey": strange.id}
+    ledger.upsert_entity({**row, "parts": 1, "body0": '{"state": "queued"}'})
+    listed = {one.id for one in await store.unfinished_dispatches()}
+    ledger.delete_entity(row)
+    assert listed & {strange.id, mine.id} == {mine.id}
+    assert mine.id in {one.id for one in await store.unfinished_dispatches()}
+    ledger.delete_entity({**row, "RowKey": f"open {strange.id}"})
 
 
 async def test_no_key_of_a_row_holds_a_percent_sign(storage: StateStorage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,9 @@ import pytest
 
 from functions.core.dispatch import State
 from functions.core.routes import OVERFLOW_KEY, Settle
-from functions.core.windows import Head
+from functions.core.values import digest
+from functions.core.windows import Head, Segment
+from functions.flow.intake import Fate
 from functions.flow.ports import StorageUnavailable
 
 from .scenes import HELD, HOUR, MINUTE, SECOND, TRAIN, burst, upload
@@ -211,6 +214,18 @@ async def test_a_segment_that_is_added_while_the_alarm_is_set_anew(world: World)
     assert [row.event_count for row in world.ledger()] == [3]
 
 
+async def test_it_waits_for_quiet_in_its_last_segment(world: World) -> None:
+    """The first one is full and has not changed for long: the window still grows."""
+    world.store.most_blocks = 1
+    await world.deliver(upload(world, "digits/1.csv"))
+    await world.run_for(40 * SECOND)
+    await world.deliver(upload(world, "digits/2.csv"))
+    await world.run_for(40 * SECOND)
+    assert not world.ledger()
+    await world.finish()
+    assert [row.event_count for row in world.ledger()] == [2]
+
+
 async def test_a_late_writer_with_a_stale_head(world: World) -> None:
     """An instance that still knows the sealed window finds the next one; nothing is lost or listed twice."""
     late = world.start()
@@ -331,6 +346,16 @@ async def test_an_overflowed_event_does_not_come_back_under_its_key() -> None:
     assert world.listed()["b/1.csv", "01"] == 1
 
 
+async def test_an_overflow_whose_rule_an_older_version_kept() -> None:
+    """It does not say by which key its events would settle: it is finished all the same."""
+    world = World([replace(TRAIN, max_open_keys=1)])
+    await world.deliver(upload(world, "a/1.csv"), upload(world, "b/1.csv"))
+    for blob in world.store.segments.values():
+        blob.rule = blob.rule.replace('"template":"folder"', '"template":null')
+    await world.finish(world.start([]))
+    assert {row.key: row.event_count for row in world.ledger()} == {"a": 1, OVERFLOW_KEY: 1}
+
+
 async def test_hold_keeps_the_next_window_growing() -> None:
     """One running, one growing: what comes during a run is one dispatch after it."""
     world = World([HELD])
@@ -344,7 +369,19 @@ async def test_hold_keeps_the_next_window_growing() -> None:
     await world.finish()
     first, second = world.ledger()
     assert second.event_count == 3
-    assert second.created - first.created >= world.github.takes
+    assert world.github.takes <= second.created - first.created < 2 * world.github.takes
+
+
+async def test_a_route_that_holds_waits_for_quiet_all_the_same() -> None:
+    """No run is going, and events still come in: the window grows."""
+    world = World([HELD])
+    await world.deliver(upload(world, "digits/0.csv"))
+    await world.run_for(50 * SECOND)
+    await world.deliver(upload(world, "digits/1.csv"))
+    await world.run_for(50 * SECOND)
+    assert not world.ledger()
+    await world.finish()
+    assert [row.event_count for row in world.ledger()] == [2]
 
 
 async def test_hold_ends_at_its_maximum() -> None:
@@ -500,6 +537,96 @@ async def test_storage_that_failed_while_it_closed_is_made_good_by_the_alarm(wor
     assert [row.event_count for row in world.ledger()] == [3]
 
 
+async def test_a_closer_that_was_overtaken_goes_on(world: World) -> None:
+    """While it stood still, others finished its window and died over the next one: it finishes that, and one more."""
+    slow, other = world.start(), world.start()
+    stopped, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still() -> None:
+        stopped.set()
+        await go_on.wait()
+
+    def plan(call: Call) -> object:
+        if call.instance == slow.number and call.method == "insert_dispatch" and not stopped.is_set():
+            return stand_still()
+        return None
+
+    async def die_over(number: int) -> None:
+        await world.deliver(upload(world, f"digits/{number}.csv"))
+        world.pass_time(2 * MINUTE)
+        world.plan = on("seal_segment", Fault.CRASH_BEFORE)
+        dying = world.start()
+        with pytest.raises(Died):
+            await dying.run(dying.app.closer.look("train", "digits"))
+        world.plan = plan  # type: ignore[assignment]
+
+    await die_over(1)
+    overtaken = asyncio.ensure_future(slow.run(slow.app.closer.look("train", "digits")))
+    await stopped.wait()
+    await other.run(other.app.closer.look("train", "digits"))
+    await die_over(2)
+    await world.deliver(upload(world, "digits/3.csv"))
+    world.pass_time(2 * MINUTE)
+    go_on.set()
+    await overtaken
+    assert [row.event_count for row in world.ledger()] == [1, 1, 1]
+
+
+async def test_a_window_takes_lines_until_its_head_moved(world: World) -> None:
+    """Its closer dies before that: it is not sealed, and no writer is turned away."""
+    await world.deliver(upload(world, "digits/1.csv"))
+    world.pass_time(2 * MINUTE)
+    world.plan = on("write_head", Fault.CRASH_BEFORE)
+    closer, writer = world.start(), world.start()
+    with pytest.raises(Died):
+        await closer.run(closer.app.closer.look("train", "digits"))
+    assert await writer.run(writer.app.intake.take_value(upload(world, "digits/2.csv"))) is Fate.TAKEN
+    await world.finish()
+    assert [row.event_count for row in world.ledger()] == [2]
+
+
+async def test_an_alarm_that_was_not_set_again_comes_again(world: World) -> None:
+    """The instance died before it set the next alarm: the old one still counts, and sets it."""
+    await world.deliver(upload(world, "digits/1.csv"))
+    await world.run_for(30 * SECOND)
+    await world.deliver(upload(world, "digits/2.csv"))
+    world.plan = on("send", Fault.CRASH_BEFORE)
+    await world.run_for(50 * SECOND)
+    (head,) = world.store.heads.values()
+    assert head.is_open
+    assert [json.loads(message.body)["alarm"] for message in world.queue.messages] == [head.alarm]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+async def test_all_that_stands_in_an_overflow_that_closes_stands_there_alone(missing: bool) -> None:
+    """In each of its segments, also beside a line that nobody can read and a segment that was never created."""
+    world = World([replace(TRAIN, max_open_keys=1)])
+    world.store.most_blocks = 1
+    events = burst(world, 2, "b")
+    await world.deliver(upload(world, "a/1.csv"), *events)
+    for name, blob in world.store.segments.items():
+        if Segment.from_name(name).key_digest == digest("train", OVERFLOW_KEY):
+            blob.blocks[0] = b"no line\n" + blob.blocks[0]
+    world.plan = on("create_segment", Fault.CRASH_BEFORE)
+    writer, closer = world.start(), world.start()
+    if missing:
+        with pytest.raises(Died):
+            await writer.run(writer.app.intake.take_value(upload(world, "c/1.csv")))
+    world.plan = lambda _: None
+    heads = dict(world.store.heads)
+    world.store.heads.update({name: replace(head, is_open=False) for name, head in heads.items()})  # room for one key
+    await world.deliver(*events)
+    world.store.heads.update(heads)
+    world.pass_time(16 * MINUTE)
+    world.plan = on("seal_segment", Fault.CRASH_BEFORE)
+    with pytest.raises(Died):
+        await closer.run(closer.app.closer.look("train", OVERFLOW_KEY))
+    await world.start().app.closer.look("train", "b")
+    assert [(row.key, row.state) for row in world.ledger()] == [("b", State.EMPTY)]
+    await world.finish()
+    assert world.listed() == {("a/1.csv", "01"): 1, ("b/000.csv", "01"): 1, ("b/001.csv", "01"): 1}
+
+
 async def test_a_window_is_finished_as_its_manifest_stands() -> None:
     """Its closer died after the manifest; meanwhile the overflow closes with the same event. The dispatch names it."""
     world = World([replace(TRAIN, max_open_keys=1)])
@@ -552,3 +679,21 @@ async def test_a_key_does_not_give_way_to_what_the_overflows_manifest_left_out()
     await world.start().app.closer.look("train", "b")
     await world.finish()
     assert world.listed() == {("a/1.csv", "01"): 1, ("b/1.csv", "01"): 1}
+
+
+async def test_a_closed_window_is_sent_at_once(world: World) -> None:
+    """Its dispatch does not wait for the slow timer."""
+    await world.run_for(MINUTE)
+    await world.deliver(*burst(world, 2))
+    await world.run_for(MINUTE + 10 * SECOND)
+    assert [row.sent is not None for row in world.ledger()] == [True]
+
+
+async def test_each_unreadable_line_is_kept(world: World) -> None:
+    """Lines that this version cannot read are dead letters of their own, and the others are dispatched."""
+    await world.deliver(upload(world, "digits/1.csv"))
+    (blob,) = world.store.segments.values()
+    blob.blocks += [b"one\n", b"other\n"]
+    await world.finish()
+    assert sorted(str(letter["raw"]) for letter in world.store.dead_letters.values()) == ["one\n", "other\n"]
+    assert [row.event_count for row in world.ledger()] == [1]

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 import functions.core.dispatch as dispatches
+from functions.core.budget import Spending
 from functions.core.dispatch import State
 from functions.core.fold import Fold
 from functions.core.windows import Head
+from functions.flow import sender, window_closer
 from functions.flow.sender import Sender
 from functions.flow.window_writer import WindowWriter
 
@@ -75,6 +77,17 @@ class _ListingFirst(_Wrapped):
             yield line
 
 
+class _Overwriting(_Wrapped):
+    """A budget's row that is written whatever stands in it: turns that another instance gave are lost."""
+
+    async def write_spending(self, spending: Spending) -> Spending:
+        standing = await self._store.read_spending(spending.route)
+        written: Spending = await self._store.write_spending(
+            replace(spending, version=standing.version if standing else "")
+        )
+        return written
+
+
 def _no_drop(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Fold, "drop", lambda self, listed: None)
 
@@ -109,6 +122,14 @@ def _answered_too_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WindowWriter, "append", early)
 
 
+def _parked_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sender, "wake", lambda rows, now: [])
+
+
+def _hold_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(window_closer, "held", lambda hold, last_created, now: None)
+
+
 BUGS = (
     Bug("a blob is created without If-None-Match", ("lost", "window"), store=_Truncating),
     Bug("a window is read before the head moved", ("lost",), store=_ListingFirst),
@@ -117,4 +138,7 @@ BUGS = (
     Bug("a window is opened without `open` and alarm in the head", ("lost", "unfinished"), patch=_forgotten_window),
     Bug("an unknown outcome is sent again at once", ("twice",), patch=_impatient),
     Bug("an event is answered before it is durable", ("lost",), patch=_answered_too_early),
+    Bug("a parked dispatch is never tried again", ("unfinished",), patch=_parked_for_ever),
+    Bug("a window closes while the last run goes on", ("hold",), patch=_hold_forgotten),
+    Bug("a budget's row is written whatever stands in it", ("budget",), store=_Overwriting),
 )

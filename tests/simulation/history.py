@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections import Counter
@@ -14,6 +15,7 @@ from flow.memory import MemoryQueue, Message, SimulatedGitHub
 
 from functions.core.dispatch import Dispatch, State
 from functions.core.github import Answer, NoAnswer
+from functions.core.parking import MOST_UNHEARD_PROBES
 from functions.core.routes import Route
 from functions.core.values import JsonObject
 
@@ -77,6 +79,10 @@ class History:
         self.trace: list[tuple[float, int, str, tuple[Any, ...], str]] = []
         self.acknowledged: list[Acknowledged] = []
         self.errors: list[BaseException] = []
+        self.final_since: dict[str, datetime] = {}
+        """When each dispatch came to its end."""
+        self.turns: dict[str, set[tuple[str, datetime]]] = {}
+        """Of each route with a budget: which dispatch was given which turns."""
         self.ended = False
         self._accepts_anyway = False
         self._plant, self._fault_at = plant, fault_at
@@ -93,7 +99,8 @@ class History:
         for _ in range(script.instances):
             self._start()
         for delivery in script.deliveries:
-            self.loop.at(delivery.moment, self._deliver, delivery, 1)
+            step = (self._give_up, delivery) if delivery.given_up else (self._deliver, delivery, 1)
+            self.loop.at(delivery.moment, *step)
         if script.later_routes is not None:
             self.loop.at(script.calm * script.later_from, self._start_later)
             self.loop.at(script.calm, self._only_later)
@@ -164,7 +171,11 @@ class History:
 
     def took_effect(self, method: str, arguments: tuple[Any, ...]) -> None:
         """A call took effect, whatever its caller hears of that."""
-        if method == "replace_dispatch" and self.script.unheard and arguments[0].state is State.SENT:
+        if method == "replace_dispatch" and arguments[0].is_final:
+            self.final_since[arguments[0].id] = self.now
+        elif method == "write_spending":
+            self.turns.setdefault(arguments[0].route, set()).update(arguments[0].slots)
+        elif method == "replace_dispatch" and self.script.unheard and arguments[0].state is State.SENT:
             self._maybe_late(arguments[0])
         elif method in _SENDING and self._accepts_anyway:
             self._accepts_anyway = False
@@ -253,6 +264,8 @@ class History:
             if error is None:
                 self._undelivered -= 1
                 self.acknowledged.append(Acknowledged(delivery, process.routes))
+            elif delivery.raw is not None and attempt >= MOST_DELIVERIES:
+                self._give_up(delivery)
             else:
                 self.after((5.0, 10.0, 30.0, 60.0)[min(attempt, 4) - 1], self._deliver, delivery, attempt + 1)
 
@@ -264,6 +277,20 @@ class History:
         )
         process.handle(step, over)
         self.after(EVENT_GRID_WAITS, lambda: None if settled else over(TimeoutError()))
+
+    def _give_up(self, delivery: Delivery) -> None:
+        """The host gave up a message of the events queue: its text stands in the poison queue, until the timer comes.
+
+        Whichever version takes it up then: the routes that both have must take its events.
+        """
+        assert delivery.raw is not None
+        later = self.script.later_routes
+        names = {route.name for route in (self.script.routes if later is None else later)}
+        self._undelivered -= 1
+        self.acknowledged.append(
+            Acknowledged(delivery, tuple(route for route in self.script.routes if route.name in names))
+        )
+        self.queue.events_poison.append(Message(base64.b64encode(delivery.raw).decode("ascii"), self.now))
 
     def message_due(self, message: Message, deliveries: int) -> None:
         """A message became visible: for the first time, or because nobody deleted it in time."""
@@ -337,8 +364,10 @@ class History:
             if head.is_open and any(blob and blob.blocks for blob in segments):
                 left.append(f"window {head.number} of {head.route} '{head.key}' is open")
         for row in self.store.rows.values():
-            if not row.is_final and row.state is not State.PARKED:
+            asked_for = row.is_unheard and row.unheard >= MOST_UNHEARD_PROBES  # by now only a person goes on with it
+            if not row.is_final and not asked_for:
                 left.append(f"dispatch {row.id} is {row.state}")
+        left += ["a message of the events queue's poison" for _ in self.queue.events_poison]
         return left
 
 
@@ -359,6 +388,7 @@ def _odd_answer(chance: random.Random, now: datetime) -> tuple[Answer | NoAnswer
         (Answer(503, {"retry-after": "30"}), True),
         (Answer(401), True),
         (Answer(404), True),
+        (Answer(301, {"location": "https://api.github.com/repositories/1/dispatches"}), True),
         (Answer(422, {}, '{"message": "no"}'), True),
     )
     return answers[int(chance.random() * len(answers))]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from functions.core.dispatch import Dispatch, State
@@ -16,6 +18,9 @@ from .history import History
 from .script import Sent
 from .store import read_line
 
+_SLACK = timedelta(seconds=2)
+"""By how much clocks of processes and the service's whole seconds may differ."""
+
 Entry = tuple[str, str, str]
 """Route, path of the blob (or id of the run), and version of the blob."""
 
@@ -24,7 +29,7 @@ def violations(history: History) -> list[str]:
     """Every promise that the history breaks, in words; empty where all hold."""
     rows = history.ledger()
     found = [*_not_finished(history), *_dispatches(history, rows), *_manifests(history, rows)]
-    return [*found, *_events(history, rows), *_errors(history)]
+    return [*found, *_turns(history, rows), *_events(history, rows), *_errors(history)]
 
 
 def _not_finished(history: History) -> Iterator[str]:
@@ -76,6 +81,31 @@ def _manifests(history: History, rows: list[Dispatch]) -> Iterator[str]:
                 yield f"window: {number} of {head.route} '{head.key}' was left without its seal"
 
 
+def _turns(history: History, rows: list[Dispatch]) -> Iterator[str]:
+    """What `hold` and `budget` promise; told of one version of the app, for two may differ in either."""
+    for route in history.script.routes if history.script.later_routes is None else ():
+        mine = [row for row in rows if row.route == route.name and row.state is not State.EMPTY]
+        if route.hold is not None:
+            for row in mine:
+                before = [one for one in mine if one.key == row.key and one.created < row.created]
+                last = max(before, key=lambda one: one.created, default=None)
+                if last is None or history.final_since.get(last.id, row.created + _SLACK) < row.created + _SLACK:
+                    continue
+                if row.created - last.created < route.hold.at_most - _SLACK:
+                    yield f"hold: {row.id} was made while {last.id} went on"
+        if route.budget is not None:
+            given = history.turns.get(route.name, set())
+            ids = {row.id for row in mine}
+            for moment, dispatch_id in history.github.requests:
+                turns = [turn for name, turn in given if name == dispatch_id]
+                if dispatch_id in ids and not any(turn <= moment + _SLACK for turn in turns):
+                    yield f"budget: {dispatch_id} was sent before its turn"
+            moments = sorted(turn for _, turn in given)
+            for one, other in zip(moments, moments[route.budget.dispatches :], strict=False):
+                if other - one < route.budget.per - _SLACK:
+                    yield f"budget: '{route.name}' gave {route.budget.dispatches + 1} turns within {other - one}"
+
+
 def _prefix(head: Any, number: int) -> str:
     return f"{head.route}/{head.key_digest}/{number:010d}/"
 
@@ -97,14 +127,30 @@ def _events(history: History, rows: list[Dispatch]) -> Iterator[str]:
                 continue
             for route in taken.routes:
                 entry = (route.name, event.name, event.version)
-                if not _wants(route, event) or listed[entry] or (event.name, event.version) in letters:
+                if not _wants(route, event) or listed[entry]:
+                    continue
+                if {(event.name, event.version), entry} & letters:
                     continue
                 if route.settle is not None and newest.get((route.name, event.name), "") > event.version:
                     continue
                 yield f"lost: {entry} was acknowledged and is in no manifest, dispatch or dead letter"
-        is_malformed = taken.delivery.raw is not None and not taken.delivery.events
-        if is_malformed and not history.store.dead_letters:
-            yield "lost: an unreadable message is not in the dead letters"
+        raw = taken.delivery.raw
+        if raw is not None and not taken.delivery.events and not _is_kept(raw, history):
+            yield f"lost: the unreadable message {raw!r} is not in the dead letters"
+
+
+def _is_kept(raw: bytes, history: History) -> bool:
+    """Whether a dead letter holds a message that no event could be read from: its bytes, or each of its values."""
+    kept = [letter.get("event") for letter in history.store.dead_letters.values() if "event" in letter]
+    raws = [letter.get("raw") for letter in history.store.dead_letters.values() if "window" not in letter]
+    if base64.b64encode(raw).decode("ascii") in raws:
+        return True
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        return False
+    values = document if isinstance(document, list) else [document]
+    return all((value if isinstance(value, dict) else json.dumps(value)) in kept for value in values)
 
 
 def _wants(route: Route, event: Sent) -> bool:
@@ -133,14 +179,18 @@ def _path(subject: str) -> str:
     return subject.split("/blobs/", 1)[-1]
 
 
-def _letters(history: History) -> set[tuple[str, str]]:
-    found = set()
+def _letters(history: History) -> set[tuple[str, str] | Entry]:
+    """Events in the dead letters; those of a window's unreadable lines with its route, which alone lacks them."""
+    found: set[tuple[str, str] | Entry] = set()
     for letter in history.store.dead_letters.values():
         event: Any = letter.get("event")
         if "window" in letter:
             event = json.loads(read_line(str(letter["raw"])))["event"]
-        if isinstance(event, dict) and event.get("data"):
-            found.add((_path(event.get("subject", "")), event["data"].get("sequencer", "")))
+        if not isinstance(event, dict) or not event.get("data"):
+            continue
+        name = event["data"].get("runId") or _path(event.get("subject", ""))
+        version = event["data"].get("sequencer", "")
+        found.add((str(letter["window"]).split("/")[0], name, version) if "window" in letter else (name, version))
     return found
 
 

@@ -41,6 +41,8 @@ class Delivery:
     events: tuple[Sent, ...] = ()
     raw: bytes | None = None
     """Of the queue's door; None means the Event Grid trigger, which takes one event."""
+    given_up: bool = False
+    """The host gave it up already: it stands in the events queue's poison."""
 
 
 @dataclass(frozen=True)

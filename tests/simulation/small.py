@@ -39,6 +39,13 @@ def _scene(routes: tuple[Route, ...], deliveries: tuple[Delivery, ...], **more: 
 _DOOR = {"workflow": "train.yml", "ref": "main"}
 _A1, _A2, _B1 = blob("a/1.csv", "01", 0.0), blob("a/2.csv", "01", 0.0), blob("b/1.csv", "01", 0.0)
 
+_GIVEN_UP = (
+    (0.0, _A1),
+    (0.0, _B1),
+    (1.0, run_completed("r", 0.0)),
+    (1.0, blob("a/1.csv", "01", 0.0, account="stranger")),
+)
+
 SCENES = {
     "two windows with duplicates": _scene(
         (TRAIN,),
@@ -71,6 +78,10 @@ SCENES = {
     ),
     "letters": _scene(
         (TRAIN,), (*_by_trigger((0.0, blob("a/1.csv", "01", 0.0, account="stranger"))), Delivery(1.0, (), b"{"))
+    ),
+    "messages that the host gave up": _scene(
+        (TRAIN, DEPLOY),
+        tuple(replace(_by_queue(moment, event), given_up=True) for moment, event in _GIVEN_UP),
     ),
     "a newer version of a blob": _scene(
         (TRAIN,),

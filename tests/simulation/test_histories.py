@@ -39,13 +39,16 @@ def test_histories_meet_what_they_are_for() -> None:
     faults = {call[4] for history in histories for call in history.trace}
     assert faults == {"", *FAULTS}
     states = {str(row.state) for history in histories for row in history.ledger()}
-    assert states == {"done", "empty", "parked", "dead"}
-    assert any(row.reason.startswith("unheard") for history in histories for row in history.ledger())
+    assert states == {"done", "empty", "dead"}
+    assert any(row.parked is not None and row.sent is not None for history in histories for row in history.ledger())
+    assert any(row.probes for history in histories for row in history.ledger())
     assert any(row.attempts > 1 for history in histories for row in history.ledger())
     assert any(head.number > 3 for history in histories for head in history.store.heads.values())
     assert any("window" in letter for history in histories for letter in history.store.dead_letters.values())
     assert any(history.loop.moment > 12 * 3600 for history in histories)
-    assert any(len(history.queue.poison) for history in histories)
+    dropped = {call[3][0].queue for history in histories for call in history.trace if call[2] == "drop_poison"}
+    assert dropped == {"work", "events"}
+    assert any(history.turns for history in histories)
 
 
 def test_crowded_histories_lose_nothing() -> None:
