@@ -258,8 +258,16 @@ def _deliveries(events: list[tuple[float, Sent]], chance: random.Random, span: f
     return found
 
 
+_CROWDED_EACH = 5
+
+
 def script(seed: int) -> Script:
-    """The script of a seed."""
+    """The script of a seed; in every fifth, a route's second key overflows already."""
+    usual = _script(seed)
+    return usual if seed % _CROWDED_EACH else _crowded(usual)
+
+
+def _script(seed: int) -> Script:
     chance = random.Random(seed)
     span = chance.choice((0.5, 10.0, 30.0, 60.0))
     routes = _routes(chance)
@@ -283,9 +291,8 @@ def script(seed: int) -> Script:
     )
 
 
-def crowded(seed: int) -> Script:
-    """The script of a seed, where the second key of a route overflows already."""
-    usual = script(seed)
+def _crowded(usual: Script) -> Script:
+    """The second key of a route overflows already."""
     later = usual.later_routes
     return replace(
         usual,

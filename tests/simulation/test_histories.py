@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from functions.core.routes import OVERFLOW_KEY
+
 from .bugs import BUGS
 from .history import FAULTS, History
 from .invariants import violations
 from .report import trace_of
-from .script import crowded, script
+from .script import script
 
 SIMULATE = Path(__file__).resolve().parents[2] / "scripts/simulate"
 
@@ -49,16 +51,8 @@ def test_histories_meet_what_they_are_for() -> None:
     dropped = {call[3][0].queue for history in histories for call in history.trace if call[2] == "drop_poison"}
     assert dropped == {"work", "events"}
     assert any(history.turns for history in histories)
-
-
-def test_crowded_histories_lose_nothing() -> None:
-    """Events that share the overflow's window; that none is listed twice is shown by test_enumeration."""
-    overflowed = 0
-    for seed in range(300):
-        history = History(crowded(seed)).run()
-        assert [broken for broken in violations(history) if not broken.startswith("twice: (")] == [], f"seed {seed}"
-        overflowed += any(head.key == "~overflow" for head in history.store.heads.values())
-    assert overflowed > 50
+    overflows = [head for history in histories for head in history.store.heads.values() if head.key == OVERFLOW_KEY]
+    assert any(head.number > 2 for head in overflows)
 
 
 def test_a_gateway_that_fails_after_github_accepted() -> None:
