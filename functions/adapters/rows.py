@@ -14,7 +14,7 @@ from functions.core.dispatch import Dispatch
 from functions.core.windows import Head
 from functions.flow.ports import Conflict
 
-DISPATCHES, WATCHES, BUDGETS = "dispatch", "watch", "budget"
+DISPATCHES, WATCHES, BUDGETS, LIMITS = "dispatch", "watch", "budget", "limit"
 """Partitions of the ledger's table."""
 
 WINDOW_HEADS = "head"

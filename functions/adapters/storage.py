@@ -42,6 +42,7 @@ from functions.adapters.account import (
 from functions.adapters.rows import (
     BUDGETS,
     DISPATCHES,
+    LIMITS,
     OPEN,
     WATCHES,
     WINDOW_HEADS,
@@ -66,6 +67,7 @@ from functions.flow.ports import Append, Conflict, PoisonMessage, SegmentState, 
 _POISON_HIDDEN = 240  # seconds; less than the five minutes until the timer comes again
 _NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # when a message expires that does not
 _BLOCK = 4 * 1024 * 1024  # bytes of one request; each has to be answered in time
+_GITHUB = "github"  # the row key of its limit
 _METADATA_SAFE = '{}[]":,/~'
 
 
@@ -271,6 +273,23 @@ class AzureStore:
                 raise
             return None
         return Watch(row["token"], parse_time(row["until"]) if row.get("until") else None)
+
+    @in_thread
+    @translated
+    def limited_until(self) -> datetime | None:
+        try:
+            row = self._ledger.get_entity(LIMITS, _GITHUB)
+        except ResourceNotFoundError as error:
+            if error_code(error) == "TableNotFound":
+                raise
+            return None
+        return parse_time(row["until"])
+
+    @in_thread
+    @translated
+    def limit_until(self, moment: datetime) -> None:
+        row = {"PartitionKey": LIMITS, "RowKey": _GITHUB, "until": format_time(moment)}
+        self._ledger.upsert_entity(row, mode=UpdateMode.REPLACE)
 
     @in_thread
     @translated

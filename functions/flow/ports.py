@@ -122,6 +122,12 @@ class Store(Protocol):
     async def watch_leader(self, repository: str) -> Watch | None:
         """Who leads the watch, or None."""
 
+    async def limited_until(self) -> datetime | None:
+        """Until when GitHub last asked that nothing be dispatched; None where it never did."""
+
+    async def limit_until(self, moment: datetime) -> None:
+        """Note until when GitHub asked that nothing be dispatched; the last note stands."""
+
     async def read_spending(self, route: str) -> Spending | None:
         """What a route has spent of its budget, or None."""
 

@@ -22,14 +22,14 @@ from functions.core.dispatch import (
     next_look,
     to_look_into,
 )
-from functions.core.github import Answer, NoAnswer, Run, read_dispatch_answer, read_run
+from functions.core.github import Answer, NoAnswer, Run, is_limit, read_dispatch_answer, read_run, wait_for
 from functions.core.jobs import read_began
 from functions.core.parking import at_todays_door, wake
 from functions.core.payload import build_inputs, build_request, jittered
 from functions.core.values import format_time
 from functions.flow.budget_keeper import BudgetKeeper
 from functions.flow.patience import patiently
-from functions.flow.ports import Chance, Clock, Conflict, GitHub, Queue, Store, Watch
+from functions.flow.ports import Chance, Clock, Conflict, GitHub, Queue, StorageUnavailable, Store, Watch
 from functions.flow.run_search import Found, NoListing, RunSearch
 
 _log = logging.getLogger("signalbox.dispatch")
@@ -66,9 +66,14 @@ class Sender:
             if step.again is not None:
                 await self._again(dispatch, step.again)
             return
+        until = await self.store.limited_until()
+        if until is not None and until > self.clock.now():
+            pause = jittered(until - self.clock.now(), self.chance.share())
+            await self._put_off(dispatch, pause, "GitHub asked another dispatch to come later")
+            return
         wait = await self.budgets.wait(dispatch.route, dispatch.id)
         if wait is not None:
-            await self._put_off(dispatch, wait)
+            await self._put_off(dispatch, wait, f"the budget of route '{dispatch.route}' is used up")
             return
         try:
             sending = await self.store.replace_dispatch(step.dispatch)
@@ -85,6 +90,8 @@ class Sender:
             now=now,
         )
         await self._settle(sending, after_answer(sending, verdict, now))
+        if isinstance(answer, Answer) and is_limit(answer):
+            await self._note_limit(now + wait_for(answer, sending.attempts, now))
 
     async def _post(self, sending: Dispatch) -> Answer | NoAnswer:
         if sending.sending_since is not None and self.clock.now() - sending.sending_since > LATEST_START:
@@ -94,12 +101,22 @@ class Sender:
             return await self.github.start_workflow(sending.repository, sending.workflow, build_inputs(sending))
         return await self.github.create_dispatch(sending.repository, build_request(sending))
 
-    async def _put_off(self, ready: Dispatch, wait: timedelta) -> None:
-        """Its route's budget is used up: it keeps its place until its turn comes."""
+    async def _put_off(self, ready: Dispatch, wait: timedelta, why: str) -> None:
+        """It keeps its place until its turn comes."""
         turn = self.clock.now() + wait
-        reason = f"the budget of route '{ready.route}' is used up until {format_time(turn)}"
+        put_off = replace(ready, not_before=turn, reason=f"{why} until {format_time(turn)}")
         with suppress(Conflict):
-            await self._send_in_time(await self.store.replace_dispatch(replace(ready, not_before=turn, reason=reason)))
+            await self._send_in_time(await self.store.replace_dispatch(put_off))
+
+    async def _note_limit(self, until: datetime) -> None:
+        """Have the other dispatches wait, too: limits are the token's, and who sends on may be shut out for good.
+
+        Best effort: the dispatch that met it waits in any case, and the next one that meets it notes it again.
+        """
+        with suppress(StorageUnavailable):
+            standing = await self.store.limited_until()
+            if standing is None or standing < until:
+                await self.store.limit_until(until)
 
     async def _settle(self, sending: Dispatch, step: Step) -> None:
         stored = await patiently(self.clock, partial(self._store_answer, sending, step.dispatch))

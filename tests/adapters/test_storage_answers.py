@@ -122,6 +122,8 @@ TABLES: dict[str, Call] = {
     "unfinished_dispatches": lambda state: AzureStore(state).unfinished_dispatches(),
     "lead_watch": lambda state: AzureStore(state).lead_watch("octo/models", Watch("one")),
     "watch_leader": lambda state: AzureStore(state).watch_leader("octo/models"),
+    "limited_until": lambda state: AzureStore(state).limited_until(),
+    "limit_until": lambda state: AzureStore(state).limit_until(NOW),
     "read_spending": lambda state: AzureStore(state).read_spending("train"),
     "write_spending": lambda state: AzureStore(state).write_spending(Spending("train")),
 }

@@ -1,6 +1,7 @@
 """GitHub that is away, refuses, limits, or takes a dispatch and does not say so.
 
-Both scenes wait mostly for GitHub's own delays, so they run at the same time, each on a machine of its own.
+A limit holds for every dispatch, so the waits of the scripts add up. Both scenes mostly wait, so they run at the same
+time, each on a machine of its own.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def misbehave(scene: Scene) -> None:
         scene.github.scripts[key].extend(script)
     scene.github.listings.append(Answer(status=429, wait=8, asks="retry-after"))
     scene.deliver(*SCRIPTS)
-    until(lambda: not any(scene.github.scripts.values()), scene.github.history, 60)
+    until(lambda: not any(scene.github.scripts.values()), scene.github.history, 150)
     scene.finish()
 
 

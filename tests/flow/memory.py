@@ -47,6 +47,7 @@ class MemoryStore:
         self.ledger: dict[str, tuple[str, str]] = {}
         self.budgets: dict[str, tuple[str, str]] = {}
         self.watches: dict[str, Watch] = {}
+        self.limit: datetime | None = None
         self.dead_letters: dict[str, JsonObject] = {}
 
     def _date(self) -> datetime:
@@ -152,6 +153,12 @@ class MemoryStore:
 
     async def watch_leader(self, repository: str) -> Watch | None:
         return self.watches.get(repository)
+
+    async def limited_until(self) -> datetime | None:
+        return self.limit
+
+    async def limit_until(self, moment: datetime) -> None:
+        self.limit = moment
 
     async def read_spending(self, route: str) -> Spending | None:
         found = self.budgets.get(route)

@@ -71,6 +71,44 @@ async def test_it_waits_as_long_as_github_asks(world: World, answer: Answer | No
     assert world.github.effective == {row.id: 1}
 
 
+async def test_a_limit_holds_for_every_dispatch(world: World) -> None:
+    """Limits are the token's: GitHub says not to make another request until its time has come, whichever it is."""
+    world.github.answers.append(Answer(403, {"retry-after": "600"}))
+    await world.deliver(*(run_completed(f"train-{number}") for number in range(30)))
+    await world.finish()
+    assert {row.state for row in world.ledger()} == {State.DONE}
+    assert pauses(world)[0] >= 600 * SECOND
+    assert len(world.github.requests) == 31
+
+
+@pytest.mark.parametrize("asked", [("600", "60"), ("60", "600")])
+async def test_the_longer_of_two_limits_counts(world: World, asked: tuple[str, str]) -> None:
+    """Two were on their way when the limit was reached."""
+    first_is_refused = asyncio.Event()
+
+    def plan(call: Call) -> Any:
+        return first_is_refused.wait() if call.method == "create_dispatch" and call.instance == other.number else None
+
+    await world.deliver(*(run_completed(f"train-{number}") for number in range(3)))
+    world.github.answers.extend(Answer(429, {"retry-after": seconds}) for seconds in asked)
+    first, second, third = world.ledger()
+    one, other = world.start(), world.start()
+    world.plan = plan
+    refused = asyncio.ensure_future(other.run(other.app.sender.send(second.id)))
+    while second.state is not State.SENDING:
+        await asyncio.sleep(0)
+        second = world.ledger()[1]
+    await one.app.sender.send(first.id)
+    first_is_refused.set()
+    await refused
+    await one.app.sender.send(third.id)
+    third = world.ledger()[2]
+    assert (third.state, third.attempts) == (State.READY, 0)
+    assert third.not_before is not None
+    assert 600 * SECOND <= third.not_before - world.now <= 660 * SECOND
+    assert "GitHub asked another dispatch to come later until" in third.reason
+
+
 async def test_pauses_grow(world: World) -> None:
     """A GitHub that is away for long is asked less and less often, and gets the dispatch in the end."""
     row = await dispatched(world, *[Answer(503)] * 5, within=3 * HOUR)

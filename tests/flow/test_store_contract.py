@@ -421,6 +421,12 @@ class TestLedger:
         await store.replace_dispatch(replace(await _read(store, rows[State.DONE].id), state=State.READY, replays=1))
         assert await listed() == unfinished - {State.CONFIRMED} | {State.READY}
 
+    async def test_githubs_limit(self, store: Store) -> None:
+        """The last note stands."""
+        for moment in (NOW, NOW - timedelta(minutes=1)):
+            await store.limit_until(moment)
+            assert await store.limited_until() == moment
+
     async def test_watch_leader(self, store: Store, route: str) -> None:
         """The last token leads, for each repository by itself."""
         repository = f"octo/{route}"
