@@ -1,6 +1,6 @@
 """Storage, queue and GitHub in memory: the ports' semantics without faults, over a clock that is handed in.
 
-tests/flow/test_store_contract.py holds the store against the real one.
+tests/flow/test_*_contract.py hold the store against the real one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _AppendBlob:
 
 
 class MemoryStore:
-    """The port `Store` in memory, with the semantics of Azure Storage (tests/flow/test_store_contract.py)."""
+    """The port `Store` in memory, with the semantics of Azure Storage (tests/flow/test_*_contract.py)."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._clock = now

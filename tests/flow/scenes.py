@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 from functions.core.dispatch import Dispatch
@@ -72,3 +73,9 @@ async def dispatched(world: World, *answers: Answer | NoAnswer, within: timedelt
     await world.finish(within=within)
     (row,) = world.ledger()
     return row
+
+
+def pauses(world: World) -> list[timedelta]:
+    """The times between the requests to GitHub."""
+    moments = [moment for moment, _ in world.github.requests]
+    return [later - earlier for earlier, later in pairwise(moments)]
