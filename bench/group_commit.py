@@ -21,7 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from functions.adapters.account import StateStorage
-from functions.adapters.storage import AzureQueue, AzureStore
+from functions.adapters.queues import AzureQueue
+from functions.adapters.storage import AzureStore
 from functions.adapters.system import SystemChance, SystemClock
 from functions.core.events import parse
 from functions.core.routes import Route

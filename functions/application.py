@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from functions.adapters.account import StateStorage
 from functions.adapters.github import GitHubRest
 from functions.adapters.github_tokens import InstallationToken, PersonalToken, Token
-from functions.adapters.storage import AzureQueue, AzureStore
+from functions.adapters.queues import AzureQueue
+from functions.adapters.storage import AzureStore
 from functions.adapters.system import SystemChance, SystemClock
 from functions.core.routes_file import load_routes
 from functions.flow.orchestrator import Orchestrator

@@ -1,13 +1,13 @@
-"""Azure Storage as the flow's store and queue: calls and error codes; nothing is decided here.
+"""Azure Storage as the flow's store: calls and error codes; nothing is decided here.
 
-Follows the REST references of Blob, Queue and Table storage.
+Follows the REST references of Blob and Table storage.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import islice
 from secrets import token_hex
@@ -23,16 +23,13 @@ from azure.core.exceptions import (
 )
 from azure.data.tables import TableClient, UpdateMode
 from azure.storage.blob import BlobBlock, BlobClient, ContainerClient
-from azure.storage.queue import TextBase64EncodePolicy
 
 from functions.adapters.account import (
     DEAD_LETTERS,
-    EVENTS_QUEUE,
     HEADS,
     LEDGER,
     MANIFESTS,
     WINDOWS,
-    WORK_QUEUE,
     StateStorage,
     error_code,
     pieces,
@@ -62,10 +59,8 @@ from functions.core.dispatch import Dispatch, readable
 from functions.core.manifest import Header
 from functions.core.values import JsonObject, compact_json, format_time, parse_time
 from functions.core.windows import Head, Segment
-from functions.flow.ports import Append, Conflict, PoisonMessage, SegmentState, Watch
+from functions.flow.ports import Append, Conflict, SegmentState, Watch
 
-_POISON_HIDDEN = 240  # seconds; less than the five minutes until the timer comes again
-_NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # when a message expires that does not
 _BLOCK = 4 * 1024 * 1024  # bytes of one request; each has to be answered in time
 _GITHUB = "github"  # the row key of its limit
 _METADATA_SAFE = '{}[]":,/~'
@@ -312,58 +307,6 @@ class AzureStore:
     @translated
     def write_dead_letter(self, name: str, letter: JsonObject) -> None:
         self._dead_letters.get_blob_client(name).upload_blob(compact_json(letter).encode("ascii"), overwrite=True)
-
-
-class AzureQueue:
-    """The port `Queue` over the work queue, in the encoding that host.json tells the Functions host to expect."""
-
-    def __init__(self, storage: StateStorage) -> None:
-        """`storage` holds the clients."""
-        self._queue = storage.queues.get_queue_client(WORK_QUEUE, message_encode_policy=TextBase64EncodePolicy())
-        self._poison = {
-            "work": storage.queues.get_queue_client(f"{WORK_QUEUE}-poison"),
-            "events": storage.queues.get_queue_client(f"{EVENTS_QUEUE}-poison"),
-        }
-
-    @in_thread
-    @translated
-    def send(self, message: JsonObject, delay: timedelta = timedelta()) -> None:
-        seconds = max(0, min(round(delay.total_seconds() + 0.5), 7 * 86_400))
-        self._queue.send_message(
-            compact_json(message), visibility_timeout=seconds if delay > timedelta() else None, time_to_live=-1
-        )
-
-    @in_thread
-    @translated
-    def take_poison(self, queue: str) -> list[PoisonMessage]:
-        client = self._poison[queue]
-        try:
-            # Without a page's size each request takes a single message.
-            messages = client.receive_messages(max_messages=32, messages_per_page=32, visibility_timeout=_POISON_HIDDEN)
-            taken = list(messages)
-        except ResourceNotFoundError:  # the host creates the queue once it gives up a message
-            return []
-        found = []
-        for item in taken:
-            standing, deliveries = item, item.dequeue_count or 1
-            if item.expires_on is None or item.expires_on >= _NEVER:
-                deliveries += 1  # it is what the first taking made of the host's
-            else:
-                # The host's would be gone after seven days. One without an end stands before that one goes.
-                standing = client.send_message(item.content, visibility_timeout=_POISON_HIDDEN, time_to_live=-1)
-                client.delete_message(item)
-            found.append(PoisonMessage(queue, standing.id, standing.pop_receipt or "", str(item.content), deliveries))
-        return found
-
-    @in_thread
-    @translated
-    def drop_poison(self, message: PoisonMessage) -> None:
-        try:
-            self._poison[message.queue].delete_message(message.id, message.receipt)
-        except HttpResponseError as error:
-            # Gone, or taken again meanwhile, which made this receipt void: whoever has it drops it.
-            if error_code(error) not in {"MessageNotFound", "PopReceiptMismatch", "QueueNotFound"}:
-                raise
 
 
 _APPEND_OUTCOMES = {

@@ -12,7 +12,8 @@ from itertools import groupby
 from functions.adapters.account import StateStorage
 from functions.adapters.dead_letters import DeadLetterBox
 from functions.adapters.history import History
-from functions.adapters.storage import AzureQueue, AzureStore
+from functions.adapters.queues import AzureQueue
+from functions.adapters.storage import AzureStore
 from functions.adapters.system import SystemChance, SystemClock
 from functions.core.dead_letters import DeadLetter, Prospect, prospect, replayed
 from functions.core.dispatch import Dispatch, State

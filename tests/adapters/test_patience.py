@@ -14,7 +14,8 @@ from requests.adapters import HTTPAdapter
 
 from functions.adapters.account import StateStorage
 from functions.adapters.history import History
-from functions.adapters.storage import AzureQueue, AzureStore
+from functions.adapters.queues import AzureQueue
+from functions.adapters.storage import AzureStore
 from functions.core.budget import Spending
 from functions.core.dispatch import Dispatch, State
 from functions.core.manifest import Header

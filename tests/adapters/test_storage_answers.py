@@ -17,7 +17,8 @@ from azure.storage.blob import ContainerClient
 
 from functions.adapters.account import MissingStorage, StateStorage
 from functions.adapters.dead_letters import DeadLetterBox
-from functions.adapters.storage import AzureQueue, AzureStore
+from functions.adapters.queues import AzureQueue
+from functions.adapters.storage import AzureStore
 from functions.core.budget import Spending
 from functions.core.dead_letters import DeadLetter, read_letters
 from functions.core.dispatch import Dispatch

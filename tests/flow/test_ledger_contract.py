@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from functions.adapters.account import StateStorage
-from functions.adapters.storage import AzureQueue, AzureStore
+from functions.adapters.queues import AzureQueue
+from functions.adapters.storage import AzureStore
 from functions.core.budget import Spending
 from functions.core.dispatch import Dispatch, State
 from functions.core.routes import LARGEST_BUDGET

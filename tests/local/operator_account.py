@@ -16,7 +16,8 @@ from azure.storage.blob import ContainerClient
 
 from functions.adapters.account import CONTAINERS, StateStorage
 from functions.adapters.dead_letters import EVENT_GRID_DEAD_LETTERS
-from functions.adapters.storage import AzureQueue, AzureStore
+from functions.adapters.queues import AzureQueue
+from functions.adapters.storage import AzureStore
 from functions.adapters.system import SystemChance, SystemClock
 from functions.core.dispatch import Dispatch
 from functions.core.github import Answer, NoAnswer, Span
