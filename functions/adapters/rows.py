@@ -52,6 +52,16 @@ def compare_and_set(
         raise Conflict(f"row {entity['PartitionKey']}/{entity['RowKey']}") from error
 
 
+def row_or_none(table: TableClient, partition: str, key: str) -> Any | None:
+    """The row, or None where there is none; a missing table is an error."""
+    try:
+        return table.get_entity(partition, key)
+    except ResourceNotFoundError as error:
+        if error_code(error) == "TableNotFound":
+            raise
+        return None
+
+
 def unfinished(table: TableClient, partition: str, prefix: str = "") -> Iterator[Any]:
     """The notes of a partition, or those whose names begin with `prefix`."""
     first = f"{OPEN}{prefix}"

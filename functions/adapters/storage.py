@@ -49,6 +49,7 @@ from functions.adapters.rows import (
     head_entity,
     head_note,
     head_of,
+    row_or_none,
     text_of,
     unfinished,
     watch_key,
@@ -82,12 +83,8 @@ class AzureStore:
     @in_thread
     @translated
     def read_head(self, route: str, key_digest: str) -> Head | None:
-        try:
-            return head_of(self._heads.get_entity(WINDOW_HEADS, key_digest))
-        except ResourceNotFoundError as error:
-            if error_code(error) == "TableNotFound":
-                raise
-            return None
+        row = row_or_none(self._heads, WINDOW_HEADS, key_digest)
+        return None if row is None else head_of(row)
 
     @in_thread
     @translated
@@ -243,13 +240,8 @@ class AzureStore:
         )
 
     def _read_row(self, dispatch_id: str) -> tuple[str, str] | None:
-        try:
-            entity = self._ledger.get_entity(DISPATCHES, dispatch_id)
-        except ResourceNotFoundError as error:
-            if error_code(error) == "TableNotFound":
-                raise
-            return None
-        return text_of(entity), str(entity.metadata["etag"])
+        entity = row_or_none(self._ledger, DISPATCHES, dispatch_id)
+        return None if entity is None else (text_of(entity), str(entity.metadata["etag"]))
 
     @in_thread
     @translated
@@ -261,24 +253,14 @@ class AzureStore:
     @in_thread
     @translated
     def watch_leader(self, repository: str) -> Watch | None:
-        try:
-            row = self._ledger.get_entity(WATCHES, watch_key(repository))
-        except ResourceNotFoundError as error:
-            if error_code(error) == "TableNotFound":
-                raise
-            return None
-        return Watch(row["token"], parse_time(row["until"]) if row.get("until") else None)
+        row = row_or_none(self._ledger, WATCHES, watch_key(repository))
+        return None if row is None else Watch(row["token"], parse_time(row["until"]) if row.get("until") else None)
 
     @in_thread
     @translated
     def limited_until(self) -> datetime | None:
-        try:
-            row = self._ledger.get_entity(LIMITS, _GITHUB)
-        except ResourceNotFoundError as error:
-            if error_code(error) == "TableNotFound":
-                raise
-            return None
-        return parse_time(row["until"])
+        row = row_or_none(self._ledger, LIMITS, _GITHUB)
+        return None if row is None else parse_time(row["until"])
 
     @in_thread
     @translated
@@ -289,13 +271,8 @@ class AzureStore:
     @in_thread
     @translated
     def read_spending(self, route: str) -> Spending | None:
-        try:
-            entity = self._ledger.get_entity(BUDGETS, route)
-        except ResourceNotFoundError as error:
-            if error_code(error) == "TableNotFound":
-                raise
-            return None
-        return Spending.from_text(route, entity["spending"], str(entity.metadata["etag"]))
+        entity = row_or_none(self._ledger, BUDGETS, route)
+        return None if entity is None else Spending.from_text(route, entity["spending"], str(entity.metadata["etag"]))
 
     @in_thread
     @translated
