@@ -26,6 +26,7 @@ from functions.core.dispatch import (
     to_look_into,
 )
 from functions.core.github import Dead, Park, Retry, Run, Sent, Unknown
+from functions.core.values import format_time
 
 from .strategies import NOW, a_dispatch, dispatches
 
@@ -269,9 +270,8 @@ class TestNoStart:
             assert after_listing(dispatch, (), NOW + minutes * MINUTE - SECOND).state is State.SENDING
             assert after_listing(dispatch, (), NOW + minutes * MINUTE).state is State.READY
             assert (dispatch.run_id, dispatch.run_url, dispatch.conclusion, dispatch.looked) == (None, "", "", NOW)
-            assert dispatch.reason.startswith(
-                f"run {number} was cancelled before it began, so it is sent again after 2"
-            )
+            until = format_time(NOW + minutes * MINUTE)
+            assert dispatch.reason == f"run {number} was cancelled before it began, so it is sent again after {until}"
         assert dispatch.unstarted == (1, 2, 3)
         assert dispatch.restarts == MOST_UNSTARTED
         assert to_look_into(dispatch, (a_run(4, conclusion="cancelled"),)) == ()

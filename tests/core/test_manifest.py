@@ -108,6 +108,8 @@ def test_missing_values_are_null() -> None:
     assert [bare[name] for name in ("etag", "size", "sequencer", "event_time")] == [None] * 4
     other = entry(any_event({}, "s", "1"))
     assert [other[name] for name in ("url", "etag", "size", "sequencer")] == [None] * 4
+    listed = Entry.of(any_event({}, "s", "1"))
+    assert (listed.blob, listed.sequencer) == ("", "")
 
 
 @given(st.text())

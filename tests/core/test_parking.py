@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, strategies as st
@@ -86,11 +87,11 @@ class TestDoor:
     """What was mended may be the door itself."""
 
     ROUTES = (Route("train", (), "t", repository="octo/new", workflow="train.yml", ref="v2"), Route("other", (), "o"))
-    DOORS = doors_of(ROUTES, "octo/models")
+    DOORS: ClassVar = {"train": ("octo/new", "train.yml", "v2"), "other": ("octo/models", "", "")}
 
     def test_doors_of_the_routes(self) -> None:
         """A route that names no repository has the setting's."""
-        assert self.DOORS == {"train": ("octo/new", "train.yml", "v2"), "other": ("octo/models", "", "")}
+        assert doors_of(self.ROUTES, "octo/models") == self.DOORS
 
     @pytest.mark.parametrize("state", State)
     def test_only_what_was_refused_goes_to_the_new_one(self, state: State) -> None:
