@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
@@ -45,6 +48,18 @@ def run_seeds(first: int, count: int, processes: int) -> Iterator[tuple[int, Fai
     """Run `count` seeds from `first` on; gives, chunk by chunk and in order, how many were run and which failed."""
     end = first + count
     chunks = [range(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _end_with_parent, (os.getpid(),)) as pool:
         for chunk, failed in zip(chunks, pool.map(run_chunk, chunks), strict=True):
             yield len(chunk), failed
+
+
+def _end_with_parent(parent: int) -> None:
+    """A pool's processes wait for work for ever once whoever hands it out was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

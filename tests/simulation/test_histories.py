@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from functions.core.routes import OVERFLOW_KEY
@@ -25,6 +27,19 @@ def test_ten_thousand_histories() -> None:
     done = subprocess.run([SIMULATE, "0", "10000"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
     assert re.search(r"^10000 histories, seeds 0 to 9999: 0 broken, \d+ histories/s$", done.stdout, re.MULTILINE)
+
+
+def test_no_process_outlives_a_runner_that_was_killed() -> None:
+    """Its helpers have nothing more to do, and nobody else would end them."""
+    runner = subprocess.Popen(
+        [SIMULATE, "0", "1000000", "--processes", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while len(helpers := psutil.Process(runner.pid).children(recursive=True)) < 3:
+        assert runner.poll() is None
+        time.sleep(0.05)
+    runner.kill()
+    runner.wait()
+    assert psutil.wait_procs(helpers, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize("seed", range(30))
