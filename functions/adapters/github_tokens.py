@@ -17,7 +17,7 @@ TIMEOUT = (2, 5)
 """Seconds to connect, seconds between bytes of the answer.
 
 Short, because a dispatch is `sending` meanwhile: waiting for a token, sending, and both again after a 401 stay within
-`dispatch.SENDING_TIMEOUT`.
+`dispatch.SENDING_TIMEOUT`, and all of it twice within `dispatch.WORKFLOW_SENDING_TIMEOUT`.
 """
 
 _Outcome: TypeAlias = IssuedToken | Answer | NoAnswer

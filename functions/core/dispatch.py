@@ -15,6 +15,9 @@ SENDING_TIMEOUT = timedelta(seconds=90)
 """A dispatch that is `sending` for so long without a run was left so by a crash: longer than a request can take to
 leave and to end, and its run to appear."""
 
+WORKFLOW_SENDING_TIMEOUT = timedelta(seconds=150)
+"""The same for one that goes to a workflow: where the server refuses to name its run, the request is made twice."""
+
 LATEST_START = timedelta(seconds=5)
 """The request must leave so soon after `sending` was stored, so that it ends before SENDING_TIMEOUT."""
 
@@ -248,7 +251,8 @@ def runs_of(dispatch: Dispatch, runs: Iterable[Run]) -> list[Run]:
 
     One that was cancelled before it began counts again once somebody ran it again.
     """
-    found = (run for run in runs if dispatch.id in run.title or run.id == dispatch.run_id)
+    told = (dispatch.run_id, *dispatch.unstarted)  # its name need not hold the id where GitHub's answer named it
+    found = (run for run in runs if dispatch.id in run.title or run.id in told)
     counting = (run for run in found if run.id not in dispatch.unstarted or run.conclusion != "cancelled")
     return sorted(counting, key=lambda run: run.id)
 
@@ -274,6 +278,8 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
             sent=dispatch.sent or dispatch.sending_since,
             looked=now,
             unstarted=tuple(sorted(set(dispatch.unstarted).difference(other.id for other in found))),
+            # Where one was deleted, nobody can tell any more whether it began: nothing may be sent again.
+            restarts=dispatch.restarts if are_found(dispatch, runs) else MOST_UNSTARTED,
             run_id=run.id,
             run_url=run.url,
             other_runs=tuple(other.id for other in found[1:]),
@@ -282,7 +288,8 @@ def after_listing(dispatch: Dispatch, runs: tuple[Run, ...], now: datetime) -> D
         )
     looked = replace(dispatch, looked=now)
     if dispatch.state is State.SENDING and dispatch.sending_since is not None:
-        patience = RUN_SETTLES if dispatch.reason else SENDING_TIMEOUT
+        timeout = WORKFLOW_SENDING_TIMEOUT if dispatch.workflow else SENDING_TIMEOUT
+        patience = RUN_SETTLES if dispatch.reason else timeout
         until = max(dispatch.sending_since + patience, dispatch.not_before or dispatch.sending_since)
         if until > now:
             return looked
@@ -310,6 +317,8 @@ def to_look_into(dispatch: Dispatch, runs: Iterable[Run]) -> tuple[int, ...]:
     found = runs_of(dispatch, runs)
     if dispatch.restarts >= MOST_UNSTARTED or any(run.conclusion != "cancelled" for run in found):
         return ()
+    if not are_found(dispatch, runs):
+        return ()  # one that is known was deleted: nobody can tell whether that began
     return tuple(run.id for run in found)
 
 

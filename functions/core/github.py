@@ -19,6 +19,10 @@ from functions.core.values import parse_time
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=1)
 
+LONGEST_LIMIT = timedelta(hours=6)
+"""A limit that one request met holds for others no longer than this: GitHub counts by the hour, and one answer with a
+wrong clock or number, maybe a proxy's, must not stop all of them for years."""
+
 _RENEW = "renew PAT_TOKEN, it is wrong or has expired"
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _LARGEST_NUMBER = 1e11  # seconds; added to any date of ours it still stays inside of the calendar
@@ -278,10 +282,16 @@ def following_span(span: Span, page: int, runs: tuple[Run, ...]) -> Span | None:
     return Span(span.since, oldest)
 
 
+_MOVED = frozenset({301, 302, 307, 308})
+
+
 def refused_listing(answer: Answer | NoAnswer, repository: str) -> str:
     """What a person must mend before runs can be listed, or "" where that passes by itself."""
-    if isinstance(answer, NoAnswer) or is_limit(answer) or answer.status not in {401, 403, 404}:
+    if isinstance(answer, NoAnswer) or is_limit(answer) or answer.status not in {*_MOVED, 401, 403, 404}:
         return ""
+    if answer.status in _MOVED:  # within GITHUB_API_URL it was followed, see `moved_within`
+        moved = answer.headers.get("location", "another address")
+        return f"its run cannot be looked for, {repository} moved to {moved}, outside of GITHUB_API_URL: mend that"
     permission = f"the token, or the GitHub App, needs 'Actions: read' on {repository}"
     mend = answer.mend or (_RENEW if answer.status == 401 else permission)
     return f"its run cannot be looked for, GitHub answered {answer.status}{message_of(answer)}: {mend}"
@@ -289,7 +299,7 @@ def refused_listing(answer: Answer | NoAnswer, repository: str) -> str:
 
 def moved_within(answer: Answer | NoAnswer, api_url: str) -> str:
     """The path that a redirection names within the same API, or "": the token goes to no other address."""
-    if isinstance(answer, NoAnswer) or answer.status not in {301, 302, 307, 308}:
+    if isinstance(answer, NoAnswer) or answer.status not in _MOVED:
         return ""
     location = answer.headers.get("location", "")
     return location.removeprefix(api_url) if location.startswith(f"{api_url}/") else ""

@@ -22,7 +22,16 @@ from functions.core.dispatch import (
     next_look,
     to_look_into,
 )
-from functions.core.github import Answer, NoAnswer, Run, is_limit, read_dispatch_answer, read_run, wait_for
+from functions.core.github import (
+    LONGEST_LIMIT,
+    Answer,
+    NoAnswer,
+    Run,
+    is_limit,
+    read_dispatch_answer,
+    read_run,
+    wait_for,
+)
 from functions.core.jobs import read_began
 from functions.core.parking import at_todays_door, wake
 from functions.core.payload import build_inputs, build_request, jittered
@@ -91,7 +100,7 @@ class Sender:
         )
         await self._settle(sending, after_answer(sending, verdict, now))
         if isinstance(answer, Answer) and is_limit(answer):
-            await self._note_limit(now + wait_for(answer, sending.attempts, now))
+            await self._note_limit(now + min(wait_for(answer, sending.attempts, now), LONGEST_LIMIT))
 
     async def _post(self, sending: Dispatch) -> Answer | NoAnswer:
         if sending.sending_since is not None and self.clock.now() - sending.sending_since > LATEST_START:
@@ -158,6 +167,11 @@ class Sender:
     async def _look_again(self, repository: str, token: str, delay: timedelta) -> None:
         await self.queue.send({"kind": "watch", "repository": repository, "token": token}, delay)
 
+    async def _look_later(self, repository: str, token: str, wait: timedelta) -> None:
+        """GitHub is left alone so long, also by watches that start meanwhile."""
+        await self.store.lead_watch(repository, Watch(token, self.clock.now() + wait))
+        await self._look_again(repository, token, wait)
+
     async def watch(self, repository: str, token: str) -> None:
         """One listing confirms all of a repository's waiting dispatches; goes on while any is waiting."""
         leader = await self.store.watch_leader(repository)
@@ -172,7 +186,11 @@ class Sender:
         to_watch = await self._wake(rows)
         for other in sorted(to_watch - {repository}):
             await self.start_watch(other)
+        until = await self.store.limited_until()
         asked = self.clock.now()  # a run that appears while the listing is under way is not on it
+        if until is not None and until > asked:
+            await self._look_later(repository, token, until - asked)
+            return
         left: list[Dispatch] = []
         pages = 0
         for trigger in sorted({item.trigger for item in waiting}):
@@ -180,8 +198,7 @@ class Sender:
             found = await RunSearch(self.github, self.clock).search(repository, trigger, sought)
             if isinstance(found, NoListing):
                 await self._note(sought, found.reason)
-                await self.store.lead_watch(repository, Watch(token, self.clock.now() + found.wait))
-                await self._look_again(repository, token, found.wait)
+                await self._look_later(repository, token, found.wait)
                 return
             left += [item for dispatch in sought if (item := await self._look(dispatch, found, asked)) is not None]
             pages += found.pages
@@ -211,6 +228,13 @@ class Sender:
                 return dispatch
             if not began:
                 changed = after_no_start(dispatch, cancelled, asked)
+        again = tuple(run.id for run in runs if run.id in dispatch.unstarted)
+        if changed.state is State.READY and again:
+            began = await self._began(dispatch.repository, again)
+            if began is None:
+                return dispatch
+            if began:  # somebody ran it again and cancelled that, all of it between two looks
+                changed = after_listing(replace(dispatch, unstarted=()), runs, asked)
         if replace(changed, looked=dispatch.looked) != dispatch:
             try:
                 changed = await self.store.replace_dispatch(changed)

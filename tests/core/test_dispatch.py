@@ -14,6 +14,7 @@ from functions.core.dispatch import (
     MOST_UNSTARTED,
     RUN_SETTLES,
     SENDING_TIMEOUT,
+    WORKFLOW_SENDING_TIMEOUT,
     Dispatch,
     State,
     Step,
@@ -180,10 +181,15 @@ class TestAfterListing:
         step = after_listing(SENT, (a_run(title="sb-bbbbbbbbbbbbbbbbbbbb"),), NOW)
         assert step == replace(SENT, looked=NOW)
 
-    @pytest.mark.parametrize(("reason", "patience"), [("", SENDING_TIMEOUT), ("reset", RUN_SETTLES)])
-    def test_without_a_run_an_unknown_is_sent_again_in_time(self, reason: str, patience: timedelta) -> None:
+    @pytest.mark.parametrize(
+        ("workflow", "reason", "patience"),
+        [("", "", SENDING_TIMEOUT), ("w.yml", "", WORKFLOW_SENDING_TIMEOUT), ("w.yml", "reset", RUN_SETTLES)],
+    )
+    def test_without_a_run_an_unknown_is_sent_again_in_time(
+        self, workflow: str, reason: str, patience: timedelta
+    ) -> None:
         """A run may still appear for a while; only after that it is ready again."""
-        unknown = replace(SENDING, reason=reason)
+        unknown = replace(SENDING, reason=reason, workflow=workflow)
         early = after_listing(unknown, (), NOW + patience - SECOND)
         assert early == replace(unknown, looked=NOW + patience - SECOND)
         step = after_listing(unknown, (), NOW + patience)
@@ -232,6 +238,13 @@ class TestAfterListing:
         assert (again.state, again.run_id, again.unstarted) == (State.CONFIRMED, 2, (1,))
         assert to_look_into(again, (a_run(2, conclusion="cancelled"),)) == (2,)
 
+    def test_a_run_that_github_named_is_run_again(self) -> None:
+        """Via workflow_dispatch its name need not hold the id: the work is being done, so nothing is sent again."""
+        named = replace(SENT, state=State.CONFIRMED, run_id=7, workflow="w.yml")
+        waiting = after_no_start(named, (7,), NOW)
+        again = after_listing(waiting, (a_run(7, title="deploy", status="queued", conclusion=""),), NOW + 60 * MINUTE)
+        assert (again.state, again.run_id, again.unstarted) == (State.CONFIRMED, 7, ())
+
     def test_a_confirmed_dispatch_stays_so(self) -> None:
         """One listing without its run does not take back what was seen."""
         confirmed = replace(SENT, state=State.CONFIRMED, run_id=1)
@@ -275,6 +288,15 @@ class TestNoStart:
         assert dispatch.unstarted == (1, 2, 3)
         assert dispatch.restarts == MOST_UNSTARTED
         assert to_look_into(dispatch, (a_run(4, conclusion="cancelled"),)) == ()
+
+    def test_a_deleted_run_may_have_begun(self) -> None:
+        """One of two workflows was done and its run deleted; the other never began: sent again, the first ran twice."""
+        known = replace(SENT, state=State.CONFIRMED, run_id=1, other_runs=(2,))
+        cancelled = (a_run(2, conclusion="cancelled"),)
+        assert to_look_into(known, cancelled) == ()
+        seen_before = after_listing(known, (a_run(2, status="queued", conclusion=""),), NOW)
+        assert (seen_before.state, seen_before.other_runs) == (State.CONFIRMED, ())
+        assert to_look_into(seen_before, cancelled) == ()
 
     def test_several_runs_of_one_sending_count_once(self) -> None:
         """Three workflows listen, and all of their runs were displaced: that is the first time, not the third."""

@@ -304,6 +304,13 @@ def test_one_run(answer: Answer | NoAnswer, runs: tuple[Run, ...] | None) -> Non
     assert read_run(answer) == runs
 
 
+def test_a_listing_that_moved_out_of_reach_is_told() -> None:
+    """An alias of the server's host: nobody would ever learn why the run is not found."""
+    said = refused_listing(Answer(301, {"location": "https://ghe.example/api/v3/repositories/1"}), "octo/models")
+    assert "octo/models moved to https://ghe.example/api/v3/repositories/1" in said
+    assert "GITHUB_API_URL" in said
+
+
 @pytest.mark.parametrize(
     ("answer", "path"),
     [

@@ -141,6 +141,20 @@ async def test_a_run_cancelled_before_it_began_that_a_person_runs_again(world: W
     assert (row.state, row.conclusion, row.attempts, row.run_id, row.unstarted) == (State.DONE, "success", 1, 1, ())
 
 
+@pytest.mark.parametrize("lost", [None, "list_jobs"])
+async def test_a_run_that_a_person_ran_again_and_cancelled(world: World, lost: str | None) -> None:
+    """It began and was cancelled, all of it between two looks: a part of its work is done, so a person decides."""
+    world.github.fates.append("unstarted")
+    await world.deliver(run_completed())
+    await world.run_for(3 * MINUTE)
+    world.github.runs[0] = replace(world.github.runs[0], fate="cancelled")
+    if lost:
+        world.plan = on(lost, Fault.FAIL_BEFORE)
+    await world.finish()
+    (row,) = world.ledger()
+    assert (row.state, row.conclusion, row.attempts, row.run_id) == (State.DONE, "cancelled", 1, 1)
+
+
 async def test_a_second_run_that_comes_after_the_first_was_cancelled(world: World) -> None:
     """Two workflows listen; the run of the one is cancelled before it began, before that of the other is listed."""
     world.github.fates.append("unstarted")
@@ -201,6 +215,21 @@ async def test_a_listing_comes_no_earlier_than_github_asked(world: World) -> Non
     await world.run_for(9 * MINUTE)
     assert listings(world) == 1
     await world.run_for(2 * MINUTE)
+    assert {row.state for row in world.ledger()} == {State.DONE}
+
+
+async def test_a_limit_of_dispatches_holds_for_listings(world: World) -> None:
+    """The run of one goes on while GitHub asks another one to come later: its runs are not asked for meanwhile."""
+    world.github.takes = 2 * MINUTE
+    await world.deliver(run_completed("train-1"))
+    await world.run_for(30 * SECOND)
+    world.github.answers.append(Answer(403, {"retry-after": "600"}))
+    await world.deliver(run_completed("train-2"))
+    await world.run_for(10 * SECOND)
+    before = listings(world)
+    await world.run_for(9 * MINUTE)
+    assert listings(world) == before
+    await world.finish()
     assert {row.state for row in world.ledger()} == {State.DONE}
 
 

@@ -97,6 +97,23 @@ async def test_the_longer_of_two_limits_counts(world: World, asked: tuple[str, s
     assert "GitHub asked another dispatch to come later until" in third.reason
 
 
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {"retry-after": "99999999999"},
+        {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1795176600", "date": "Thu, 01 Jan 1970 00:00:00 GMT"},
+    ],
+)
+async def test_an_absurd_limit_does_not_stop_the_others(world: World, absurd: dict[str, str]) -> None:
+    """One answer of a proxy without a clock asks for decades: the others try again the same day."""
+    world.github.answers.append(Answer(429, absurd))
+    await world.deliver(run_completed("train-1"))
+    await world.run_for(MINUTE)
+    await world.deliver(run_completed("train-2"))
+    await world.run_for(8 * HOUR)
+    assert world.ledger()[1].state is State.DONE
+
+
 async def test_pauses_grow(world: World) -> None:
     """A GitHub that is away for long is asked less and less often, and gets the dispatch in the end."""
     row = await dispatched(world, *[Answer(503)] * 5, within=3 * HOUR)
