@@ -17,12 +17,13 @@ from functions.core import manifest
 from functions.core.dispatch import Dispatch, ManifestRef, State
 from functions.core.events import Event, UnreadableEvent, identity_digest
 from functions.core.fold import Fold
-from functions.core.manifest import Header, Listed, read_listed
+from functions.core.manifest import Entry, Header, Listed, read_listed
 from functions.core.payload import trim_data, trim_subject
 from functions.core.routes import OVERFLOW_KEY, Route, key_by
 from functions.core.values import digest, format_time
 from functions.core.windows import (
     EMPTY_WINDOW_CHECK,
+    SIZE_CHECK,
     Head,
     Line,
     Rule,
@@ -107,9 +108,9 @@ class WindowCloser:
         wait = settled(rule.settle, state, marker_seen=head.marked)
         if wait is None and rule.hold is not None:
             wait = held(rule.hold, await self._last_unfinished(head), state.now)
-        if wait is None:
+        if wait is None and state.size < rule.settle.max_bytes:  # a full one waits for its turn in the ledger
             turn = await self.budgets.wait(head.route, head.dispatch_id(head.number))
-            wait = None if turn is None else Wait(turn, "its route's budget is used up")
+            wait = None if turn is None else Wait(min(turn, SIZE_CHECK), "its route's budget is used up")
         return wait
 
     async def _last_unfinished(self, head: Head) -> datetime | None:
@@ -250,15 +251,22 @@ class WindowCloser:
                 yield dispatch_id
 
     async def _first_listed(self, dispatch_id: str, last: Segment) -> Event | None:
-        """The event that the manifest lists first. Nearly always it is among the first lines of the window."""
-        listed = read_listed(await anext(self.store.read_manifest(dispatch_id)))
+        """The event that the manifest lists first. Nearly always it is among the first lines of the window.
+
+        It may have come several times, with other words; another version may have listed it in words of its own.
+        """
+        line = await anext(self.store.read_manifest(dispatch_id))
+        listed, same = read_listed(line), None
         for number in range(last.segment + 1):
             async for raw in self.store.read_segment(last.sibling(number)):
                 with suppress(UnreadableEvent):  # the fold keeps it
                     event = Line.from_bytes(raw).event
-                    if identity_digest(event) == listed.identity:
+                    if identity_digest(event) != listed.identity:
+                        continue
+                    if Entry.of(event).line == line:
                         return event
-        return None
+                    same = same or event
+        return same
 
     async def _keep_unreadable(self, segment: Segment, raw: bytes, reason: str) -> None:
         """As a dead letter, rather than lost."""

@@ -65,6 +65,20 @@ async def test_windows_grow_while_it_is_used_up() -> None:
     assert world.listed() == {(f"digits/{number}.csv", "01"): 1 for number in range(60)}
 
 
+async def test_a_full_window_does_not_grow_until_its_turn() -> None:
+    """It waits in the ledger instead: a window that outgrows an instance's memory could never be closed."""
+    assert TRAIN.settle is not None
+    world = World([replace(TRAIN, settle=replace(TRAIN.settle, max_bytes=4_000), budget=Budget(1, HOUR))])
+    for number in range(60):
+        await world.deliver(upload(world, f"digits/{number}.csv"))
+        await world.run_for(MINUTE)
+    assert max(row.event_count for row in world.ledger()) <= 10
+    await world.finish(within=12 * HOUR)
+    assert max(row.event_count for row in world.ledger()) <= 10
+    assert all(later - earlier >= HOUR for earlier, later in pairwise(moments(world)))
+    assert world.listed() == {(f"digits/{number}.csv", "01"): 1 for number in range(60)}
+
+
 async def test_a_window_that_still_grows_takes_no_turn() -> None:
     """Another key settles meanwhile: it goes first, and does not wait for what may come an hour later."""
     world = World([replace(TRAIN, budget=Budget(1, HOUR))])

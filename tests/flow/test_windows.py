@@ -80,6 +80,18 @@ async def test_max_bytes_bounds_a_window_of_a_long_burst() -> None:
     assert max(row.event_count for row in world.ledger()) <= 62  # a minute's at most, and one on either side
 
 
+async def test_the_payload_is_of_the_event_that_the_manifest_lists_first(world: World) -> None:
+    """Of one event that came twice with different text, both tell of the same one."""
+    event, again = upload(world, "digits/1.csv"), upload(world, "digits/1.csv", id="a")
+    again["data"]["contentLength"] = 8
+    await world.deliver(event)
+    await world.deliver(again)
+    await world.finish()
+    (row,) = world.ledger()
+    listed = json.loads(world.store.manifests[row.id][1])
+    assert row.data["contentLength"] == listed["size"]
+
+
 async def test_a_marker_shortens_the_wait(world: World) -> None:
     """It need not pass the suffix filter; after ten seconds without an event the window closes."""
     await world.deliver(*burst(world, 3), upload(world, "digits/_SUCCESS"))
