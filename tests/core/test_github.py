@@ -309,6 +309,8 @@ def test_a_listing_that_moved_out_of_reach_is_told() -> None:
     said = refused_listing(Answer(301, {"location": "https://ghe.example/api/v3/repositories/1"}), "octo/models")
     assert "octo/models moved to https://ghe.example/api/v3/repositories/1" in said
     assert "GITHUB_API_URL" in said
+    nowhere = refused_listing(Answer(301), "octo/models")
+    assert "octo/models moved to another address, outside of GITHUB_API_URL" in nowhere
 
 
 @pytest.mark.parametrize(
