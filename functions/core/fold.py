@@ -72,14 +72,14 @@ class Fold:
         if standing is None or entry < standing:
             self._entries[identity] = entry
 
-    def drop(self, listed: Iterable[Listed]) -> None:
-        """Drop what an earlier manifest lists already, and versions of a blob that are older than what it lists."""
+    def drop(self, listed: Iterable[Listed], *, older: bool = True) -> None:
+        """Drop what an earlier manifest lists already, and versions of a blob that are `older` than what it lists."""
         if self._index is None:
             self._index = _Index(self._entries)
         for earlier_entry in listed:
             for identity in self._index.repeats_of(earlier_entry):
                 self.duplicates += self._entries.pop(identity, None) is not None
-            for identity in self._index.older_than(earlier_entry):
+            for identity in self._index.older_than(earlier_entry) if older else ():
                 self._stale += self._entries.pop(identity, None) is not None
 
     def entries(self) -> list[Entry]:

@@ -236,7 +236,8 @@ class WindowCloser:
             async for raw in self.store.read_segment(segment):
                 with suppress(UnreadableEvent):  # the overflow's own closing keeps it
                     standing.append(Listed.of(Line.from_bytes(raw).event))
-            fold.drop(standing)
+            # Not older versions: where another version cannot read the newer one's line, no manifest will list that.
+            fold.drop(standing, older=False)
 
     async def _manifests_since(self, other: Head, since: datetime, *, before: int, of: Head) -> AsyncIterator[str]:
         """Ids of the manifests of `other` that may list an event that is looked for from then on, newest first."""

@@ -230,6 +230,15 @@ class TestDrop:
         assert (old.entries(), old.superseded) == ([], 1)
         assert (new.entries(), new.superseded) == (entries(third), 0)
 
+    def test_older_versions_stay_where_nothing_is_listed_yet(self) -> None:
+        """What stands in a window that closes at once may turn out unreadable; only the same event gives way."""
+        first, second = (an_event(sequencer=number, eTag=f"0x{number}") for number in ("01", "02"))
+        fold = folded([first])
+        fold.drop(listed(second), older=False)
+        assert (fold.entries(), fold.superseded) == (entries(first), 0)
+        fold.drop(listed(first), older=False)
+        assert (fold.entries(), fold.duplicates) == ([], 1)
+
     def test_what_else_happened_at_the_same_point_is_no_older_version(self) -> None:
         """Only a lower sequencer is older."""
         renamed = an_event(eventType="Microsoft.Storage.BlobRenamed")

@@ -89,7 +89,7 @@ class _Overwriting(_Wrapped):
 
 
 def _no_drop(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Fold, "drop", lambda self, listed: None)
+    patch.setattr(Fold, "drop", lambda self, listed, **how: None)
 
 
 def _double_send(patch: pytest.MonkeyPatch) -> None:
